@@ -1,0 +1,5 @@
+//! whisperwire.
+pub mod language;
+pub mod session;
+pub mod transcript;
+pub mod vad;

@@ -1,0 +1,94 @@
+//! One number per short frame: how much it sounds like speech.
+//!
+//! A detector has no policy. Thresholds, hangover and pre-roll, and the rule that no single frame decides anything,
+//! are in `session::endpoint`. Pure: no clock, no files, no log.
+
+mod earshot;
+mod energy;
+mod webrtc;
+
+/// Samples per frame: 32 ms at 16 kHz.
+pub const FRAME: usize = 512;
+
+/// A voice activity detector for one stream. It remembers what it heard.
+pub trait Vad: Send {
+    /// How much the frame that follows the previous one sounds like speech, 0 to 1.
+    fn probability(&mut self, frame: &[f32; FRAME]) -> f32;
+}
+
+/// The detectors to choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VadKind {
+    /// A small neural network in pure Rust; the default.
+    Earshot,
+    /// The WebRTC project's detector, voted over 200 ms.
+    Webrtc,
+    /// Loudness alone: for clean lines, tests, and the scripted engine.
+    Energy,
+}
+
+impl VadKind {
+    /// Makes a detector for one stream.
+    pub fn build(self) -> Box<dyn Vad> {
+        match self {
+            Self::Earshot => Box::new(earshot::Earshot::new()),
+            Self::Webrtc => Box::new(webrtc::Webrtc::new()),
+            Self::Energy => Box::new(energy::Energy),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transcript::RATE;
+
+    const KINDS: [VadKind; 3] = [VadKind::Earshot, VadKind::Webrtc, VadKind::Energy];
+
+    /// A buzz with the spectrum of a vowel, loud and quiet four times a second as syllables are.
+    fn vowels(seconds: u32) -> Vec<f32> {
+        (0..seconds * RATE)
+            .map(|n| {
+                let t = n as f32 / RATE as f32;
+                let syllable = (std::f32::consts::TAU * 4.0 * t).sin().max(0.0);
+                let voice: f32 = (1..=20)
+                    .map(|k| {
+                        let hertz = 120.0 * k as f32;
+                        let formants = [700.0, 1200.0, 2500.0]
+                            .iter()
+                            .map(|f: &f32| (-((hertz - f) / 200.0).powi(2)).exp())
+                            .sum::<f32>();
+                        formants * (std::f32::consts::TAU * hertz * t).sin()
+                    })
+                    .sum();
+                0.15 * syllable * voice
+            })
+            .collect()
+    }
+
+    fn highest(kind: VadKind, pcm: &[f32]) -> f32 {
+        let mut vad = kind.build();
+        pcm.as_chunks::<FRAME>().0.iter().map(|frame| vad.probability(frame)).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn every_detector_hears_vowels_and_no_silence() {
+        for kind in KINDS {
+            assert!(highest(kind, &vec![0.0; 5 * RATE as usize]) < 0.35, "{kind:?} hears silence");
+            assert!(highest(kind, &vowels(3)) > 0.5, "{kind:?} is deaf");
+        }
+    }
+
+    #[test]
+    fn every_probability_is_one() {
+        let extremes = [f32::MAX, -1.0, 1.0, 0.0, f32::MIN_POSITIVE];
+        for kind in KINDS {
+            let mut vad = kind.build();
+            for round in 0..50 {
+                let frame = std::array::from_fn(|n| extremes[(n * 7 + round) % extremes.len()].clamp(-1.0, 1.0));
+                let p = vad.probability(&frame);
+                assert!((0.0..=1.0).contains(&p), "{kind:?} said {p}");
+            }
+        }
+    }
+}
