@@ -118,12 +118,6 @@ impl Abort {
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
-
-    /// The flag itself, for a C callback that must not outlive `self`.
-    #[cfg(feature = "whisper")]
-    fn flag(&self) -> &AtomicBool {
-        &self.0
-    }
 }
 
 /// What can go wrong in this room.

@@ -36,6 +36,31 @@ impl Default for EndpointConfig {
     }
 }
 
+impl EndpointConfig {
+    /// The least difference between the thresholds: without one they flicker.
+    const HYSTERESIS: f32 = 0.15;
+
+    /// Another threshold for a start; the one for an end keeps its distance below it.
+    #[must_use]
+    pub fn with_threshold(self, onset: f32) -> Self {
+        let offset = (onset - Self::HYSTERESIS).max(onset / 2.0);
+        Self { onset, offset, ..self }
+    }
+
+    /// Another silence to end with. The post-roll is never longer.
+    #[must_use]
+    pub fn with_hangover(self, hangover: Samples) -> Self {
+        let hangover = hangover.max(Samples(2 * FRAME as u64));
+        Self { hangover, postroll: Self::default().postroll.min(hangover), ..self }
+    }
+
+    /// Another pre-roll.
+    #[must_use]
+    pub fn with_preroll(self, preroll: Samples) -> Self {
+        Self { preroll, ..self }
+    }
+}
+
 /// What a frame decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Edge {

@@ -81,7 +81,12 @@ mod tests {
     fn phrase(text: &str) -> Phrase {
         let words = text
             .split_whitespace()
-            .map(|word| Word { text: format!(" {word}"), span: Span::default(), probability: 0.9, tokens: vec![] })
+            .map(|word| Word {
+                text: format!(" {word}"),
+                span: Span::default(),
+                probability: 0.9,
+                tokens: vec![],
+            })
             .collect();
         Phrase { words, temperature: 0.0, no_speech: 0.0 }
     }
@@ -101,7 +106,13 @@ mod tests {
 
     #[test]
     fn people_may_repeat_themselves() {
-        for text in ["no, no, no, no", "very very very good", "bye bye bye", "one two one two one two", "that that is is"] {
+        for text in [
+            "no, no, no, no",
+            "very very very good",
+            "bye bye bye",
+            "one two one two one two",
+            "that that is is",
+        ] {
             assert_eq!(guarded(text), text);
         }
     }

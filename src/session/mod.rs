@@ -321,7 +321,8 @@ impl Session {
     /// Tells what the oldest windows said, as long as they are done.
     fn release(&mut self) {
         while let Some(Pending { state: Progress::Done(_), .. }) = self.windows.front() {
-            let Some(Pending { utterance, cut, last, state: Progress::Done(result) }) = self.windows.pop_front()
+            let Some(Pending { utterance, cut, last, state: Progress::Done(result) }) =
+                self.windows.pop_front()
             else {
                 return;
             };

@@ -61,7 +61,9 @@ impl Stitcher {
         let heads: Vec<&Word> = ours.iter().flat_map(|phrase| &phrase.words).take(REACH).collect();
         let twice = (1..=heads.len().min(self.kept.len()))
             .rev()
-            .find(|n| self.kept[self.kept.len() - n..].iter().zip(&heads).all(|(theirs, ours)| same(theirs, ours)))
+            .find(|n| {
+                self.kept[self.kept.len() - n..].iter().zip(&heads).all(|(theirs, ours)| same(theirs, ours))
+            })
             .unwrap_or(0);
         let mut left = twice;
         for phrase in ours.iter_mut() {
@@ -77,7 +79,8 @@ impl Stitcher {
     }
 
     fn remember(&mut self, ours: &[Phrase]) {
-        let mut tail: Vec<Word> = ours.iter().flat_map(|phrase| &phrase.words).rev().take(REACH).cloned().collect();
+        let mut tail: Vec<Word> =
+            ours.iter().flat_map(|phrase| &phrase.words).rev().take(REACH).cloned().collect();
         tail.reverse();
         if !tail.is_empty() {
             self.kept = tail;

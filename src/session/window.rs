@@ -34,6 +34,11 @@ impl Default for WindowConfig {
 }
 
 impl WindowConfig {
+    /// Windows of another length, with the same overlap.
+    pub fn with_max(max: Samples) -> Self {
+        Self { max, ..Self::default() }
+    }
+
     /// Half an overlap: what either neighbour hears beyond the seam.
     fn reach(&self) -> Samples {
         Samples(self.overlap.0 / 2)
@@ -125,7 +130,12 @@ impl Cutter {
 
     /// A full window, once `judged` is far enough. It is never the timeline's own end that decides: how far that
     /// is ahead of `judged` depends on the chunks the audio came in.
-    pub(super) fn full(&mut self, timeline: &Timeline, judged: Samples, config: &WindowConfig) -> Option<Cut> {
+    pub(super) fn full(
+        &mut self,
+        timeline: &Timeline,
+        judged: Samples,
+        config: &WindowConfig,
+    ) -> Option<Cut> {
         let start = self.heard_from(config);
         let longest = start + config.max;
         if judged < longest {
@@ -135,10 +145,7 @@ impl Cutter {
         // A seam must leave the window something of its own, however short windows are set.
         let earliest = latest.saturating_sub(config.search).max(self.seam + config.reach());
         let seam = timeline.quietest(Span::new(earliest.min(latest), latest));
-        let cut = Cut {
-            heard: Span::new(start, seam + config.reach()),
-            owned: Span::new(self.seam, seam),
-        };
+        let cut = Cut { heard: Span::new(start, seam + config.reach()), owned: Span::new(self.seam, seam) };
         self.seam = seam;
         Some(cut)
     }

@@ -85,7 +85,8 @@ mod tests {
         for kind in KINDS {
             let mut vad = kind.build();
             for round in 0..50 {
-                let frame = std::array::from_fn(|n| extremes[(n * 7 + round) % extremes.len()].clamp(-1.0, 1.0));
+                let frame =
+                    std::array::from_fn(|n| extremes[(n * 7 + round) % extremes.len()].clamp(-1.0, 1.0));
                 let p = vad.probability(&frame);
                 assert!((0.0..=1.0).contains(&p), "{kind:?} said {p}");
             }

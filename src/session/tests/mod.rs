@@ -76,12 +76,8 @@ impl World {
     fn run(&self, config: SessionConfig, chunks: &[usize], mut behaviour: Behaviour<'_>) -> Outcome {
         let mut session = Session::new(config, VadKind::Energy.build());
         let mut out: Vec<Window> = Vec::new();
-        let mut outcome = Outcome {
-            events: vec![],
-            account: Account::default(),
-            longest_window: Samples(0),
-            most_out: 0,
-        };
+        let mut outcome =
+            Outcome { events: vec![], account: Account::default(), longest_window: Samples(0), most_out: 0 };
         let mut finished = 0;
         let mut answered = 0;
         let mut rest = &self.pcm[..];
@@ -93,7 +89,10 @@ impl World {
                     Output::Recognize(window) => {
                         outcome.longest_window = outcome.longest_window.max(window.span.len());
                         assert_eq!(window.pcm.len() as u64, window.span.len().0);
-                        assert_eq!(*window.pcm, self.pcm[window.span.start.0 as usize..window.span.end.0 as usize]);
+                        assert_eq!(
+                            *window.pcm,
+                            self.pcm[window.span.start.0 as usize..window.span.end.0 as usize]
+                        );
                         out.push(window);
                         outcome.most_out = outcome.most_out.max(out.len());
                     }
@@ -142,8 +141,10 @@ impl World {
                 Word { span: Span::new(shift(word.span.start), shift(word.span.end)), ..word.clone() }
             })
             .collect();
-        let phrases =
-            words.chunks(7).map(|words| Phrase { words: words.to_vec(), temperature: 0.0, no_speech: 0.0 }).collect();
+        let phrases = words
+            .chunks(7)
+            .map(|words| Phrase { words: words.to_vec(), temperature: 0.0, no_speech: 0.0 })
+            .collect();
         Recognition { phrases, language: None }
     }
 
@@ -226,7 +227,10 @@ fn results_nobody_asked_for_and_audio_after_the_end_are_ignored() {
     session.handle(Input::Audio(&[0.5; 4000]));
     session.handle(Input::End);
     let outputs: Vec<Output> = std::iter::from_fn(|| session.poll()).collect();
-    assert!(matches!(outputs[..], [Output::Finished { account: Account { received: 0, .. }, .. }]), "{outputs:?}");
+    assert!(
+        matches!(outputs[..], [Output::Finished { account: Account { received: 0, .. }, .. }]),
+        "{outputs:?}"
+    );
 }
 
 #[test]

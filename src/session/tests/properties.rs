@@ -10,7 +10,11 @@ fn words(lengths: std::ops::Range<u64>) -> impl Strategy<Value = Vec<(u64, u64)>
     let pause = prop_oneof![6 => 10u64..80, 3 => 80u64..300, 1 => 300u64..1500];
     prop::collection::vec((pause, lengths), 0..160).prop_map(|words| {
         let alone = |n: usize| n == 0 || words[n].0 > 100 || words.get(n + 1).is_none_or(|next| next.0 > 100);
-        words.iter().enumerate().map(|(n, &(pause, length))| (pause, if alone(n) { length.max(250) } else { length })).collect()
+        words
+            .iter()
+            .enumerate()
+            .map(|(n, &(pause, length))| (pause, if alone(n) { length.max(250) } else { length }))
+            .collect()
     })
 }
 

@@ -1,0 +1,179 @@
+//! The composition root: builds the rooms in order, and drains them in reverse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{EngineChoice, EngineConfig, ServeConfig};
+use crate::engine::pool::{Pool, Workers};
+use crate::engine::script::Script;
+use crate::engine::{Engine, EngineTraits};
+use crate::http::{self, HttpConfig};
+use crate::pipeline::Transcriber;
+
+/// A server that is ready to answer.
+pub struct App {
+    listener: TcpListener,
+    http: HttpConfig,
+    transcriber: Transcriber,
+    workers: Workers,
+}
+
+impl App {
+    /// Loads the model, makes the recognisers and binds the address: by the time this returns, requests are
+    /// answered. Must be called on a runtime.
+    pub async fn build(config: ServeConfig) -> anyhow::Result<Self> {
+        let ServeConfig { http, engine, pipeline, .. } = config;
+        // The address first: it fails in an instant, and loading may take minutes.
+        let listener = TcpListener::bind(http.address)
+            .await
+            .with_context(|| format!("cannot listen on {}", http.address))?;
+        let (pool, workers) =
+            tokio::task::spawn_blocking(move || start_engine(&engine)).await.context("loading crashed")??;
+        let transcriber = Transcriber::new(pool, pipeline);
+        Ok(Self { listener, http, transcriber, workers })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// What its engine is.
+    pub fn traits(&self) -> &EngineTraits {
+        self.transcriber.traits()
+    }
+
+    /// Serves until `stop`, then drains: nothing new is taken, what runs is finished within the grace, what is
+    /// left is aborted. Says whether everything was finished.
+    pub async fn run(self, stop: CancellationToken) -> bool {
+        let grace = self.http.grace;
+        let (router, streams) = http::router(self.transcriber, self.http);
+        let draining = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                stop.cancelled().await;
+                tracing::info!(grace_seconds = grace.as_secs(), "stopping");
+                Instant::now()
+            }
+        });
+        let finished = http::serve(self.listener, router, stop, grace).await;
+        let since = draining.await.map_or(grace, |began| began.elapsed());
+        streams.close();
+        let left = grace.saturating_sub(since);
+        let streamed = tokio::time::timeout(left, streams.wait()).await.is_ok();
+        let left = if finished && streamed { grace.saturating_sub(since) } else { std::time::Duration::ZERO };
+        let workers = self.workers;
+        let drained = tokio::task::spawn_blocking(move || workers.drain(left)).await.unwrap_or(false);
+        let made_it = finished && streamed && drained;
+        if made_it {
+            tracing::info!("stopped; every request was finished");
+        } else {
+            tracing::warn!("stopped; the grace was too short for some requests");
+        }
+        made_it
+    }
+}
+
+/// Loads the engine and starts its threads. Blocks, for as long as a download takes.
+pub fn start_engine(config: &EngineConfig) -> anyhow::Result<(Pool, Workers)> {
+    let started = Instant::now();
+    let engine = load(&config.choice)?;
+    let traits = engine.traits().clone();
+    let (pool, workers) = Pool::start(engine, config.pool)?;
+    tracing::info!(
+        model = traits.name,
+        device = traits.device,
+        languages = traits.languages.len(),
+        workers = config.pool.workers,
+        seconds = started.elapsed().as_secs_f32(),
+        "the engine is ready"
+    );
+    if let Some(caveat) = traits.caveat {
+        tracing::warn!("{caveat}");
+    }
+    Ok((pool, workers))
+}
+
+fn load(choice: &EngineChoice) -> anyhow::Result<Arc<dyn Engine>> {
+    match choice {
+        EngineChoice::Script(config) => Ok(Arc::new(Script::new(*config))),
+        #[cfg(feature = "whisper")]
+        EngineChoice::Whisper { .. } => Ok(Arc::new(load_whisper(choice)?)),
+        #[cfg(not(feature = "whisper"))]
+        EngineChoice::Whisper { .. } => anyhow::bail!("this build has no Whisper engine"),
+    }
+}
+
+#[cfg(feature = "whisper")]
+fn load_whisper(choice: &EngineChoice) -> anyhow::Result<crate::engine::whisper::Whisper> {
+    use crate::config::{AudioCtx, DeviceChoice};
+    use crate::engine::models::{self, Bar, Resolved, Weights};
+    use crate::engine::whisper::{self, Alignment, AudioContext, Whisper, WhisperConfig};
+
+    let EngineChoice::Whisper {
+        model,
+        hub,
+        device,
+        threads,
+        beam_size,
+        audio_ctx,
+        fallback,
+        flash_attention,
+    } = choice
+    else {
+        anyhow::bail!("this is not Whisper's configuration");
+    };
+    let fits = if whisper::GPU_BUILD && *device != DeviceChoice::Cpu {
+        models::Device::Gpu
+    } else {
+        models::Device::Cpu
+    };
+    let Resolved { name, weights, preset, note } = models::resolve(model, hub, fits, &mut Bar::default())?;
+    if let Some(note) = note.filter(|note| note != models::BUNDLED_CAVEAT) {
+        tracing::warn!("{note}");
+    }
+    let bundled = weights == Weights::Bundled;
+    let (weights, header) = match weights {
+        Weights::Bundled => {
+            let bytes = models::bundled()?;
+            let header = models::inspect_bytes(&bytes).map_err(|error| anyhow::anyhow!("{error}"))?;
+            (whisper::Weights::Bytes(Arc::new(bytes)), header)
+        }
+        Weights::File(path) => {
+            let header = models::inspect(&path)?;
+            (whisper::Weights::File(path), header)
+        }
+    };
+    Ok(Whisper::load(WhisperConfig {
+        name,
+        weights,
+        device: match device {
+            DeviceChoice::Auto => whisper::Device::Auto,
+            DeviceChoice::Cpu => whisper::Device::Cpu,
+            DeviceChoice::Gpu(n) => whisper::Device::Gpu(*n),
+        },
+        threads: *threads,
+        beam_size: beam_size.unwrap_or(preset.beam) as usize,
+        audio_ctx: match audio_ctx {
+            AudioCtx::Auto => AudioContext::Auto { floor: preset.audio_ctx_floor as usize },
+            AudioCtx::Full => AudioContext::Full,
+            AudioCtx::Positions(n) => AudioContext::Fixed(*n as usize),
+        },
+        max_window: preset.max_window,
+        alignment: match preset.heads {
+            Some(heads) => Alignment::Heads(heads),
+            // The lower layers' heads attend to more than the sound; OpenAI's own default is the upper half.
+            None => Alignment::TopLayers(header.decoder_layers.div_ceil(2)),
+        },
+        fallback: fallback.unwrap_or(preset.fallback),
+        best_of: preset.best_of as usize,
+        flash_attention: *flash_attention,
+        translates: preset.translates,
+        caveat: bundled.then_some(models::BUNDLED_CAVEAT),
+    })?)
+}

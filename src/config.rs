@@ -1,0 +1,702 @@
+//! Every flag in one place, and its one conversion into what the rooms use.
+//!
+//! A value comes from the command line, else from `WHISPERWIRE_…` in the environment, else from the name people
+//! bring along (`HOST`, `PORT`, `API_KEY`, `WHISPER_MODEL`, `HF_TOKEN`, …), else from the same names in a `.env`
+//! file, else from the default. Bad configuration is one sentence, and nothing has been bound or loaded by then.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::audio::{Ffmpeg, FileOptions, Limits};
+use crate::engine::models::{HubConfig, ModelsCommand, Spec, default_cache_dir};
+use crate::engine::pool::PoolConfig;
+use crate::engine::script::ScriptConfig;
+use crate::http::HttpConfig;
+use crate::pipeline::PipelineConfig;
+use crate::session::{EndpointConfig, WindowConfig};
+use crate::telemetry::LogConfig;
+use crate::transcript::Samples;
+use crate::vad::VadKind;
+
+/// Speech goes in while it is spoken, words come out.
+#[derive(Debug, Parser)]
+#[command(name = "whisperwire", version, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the server
+    Serve(Box<ServeFlags>),
+    /// Transcribes files without a server
+    Transcribe(Box<TranscribeFlags>),
+    /// Lists, downloads and deletes models
+    Models(ModelsFlags),
+}
+
+/// The flags of `whisperwire serve`.
+#[derive(Debug, Args)]
+pub struct ServeFlags {
+    #[command(flatten)]
+    http: HttpFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
+    #[command(flatten)]
+    hub: HubFlags,
+    #[command(flatten)]
+    pipeline: PipelineFlags,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+/// The flags of `whisperwire transcribe`.
+#[derive(Debug, Args)]
+pub struct TranscribeFlags {
+    /// Recordings, in any format the server takes
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// What to write
+    #[arg(long, short, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// The folder to write NAME.FORMAT into; standard output if none is given
+    #[arg(long, short)]
+    pub output: Option<PathBuf>,
+    /// What is spoken: a code or an English name; detected if not given
+    #[arg(long, short)]
+    pub language: Option<String>,
+    /// Writes English whatever is spoken
+    #[arg(long)]
+    pub translate: bool,
+    /// Text that stands before the recording, for style and spelling
+    #[arg(long)]
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    engine: EngineFlags,
+    #[command(flatten)]
+    hub: HubFlags,
+    #[command(flatten)]
+    pipeline: PipelineFlags,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+/// The flags of `whisperwire models`.
+#[derive(Debug, Args)]
+pub struct ModelsFlags {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: ModelsCommand,
+    #[command(flatten)]
+    hub: HubFlags,
+}
+
+/// What `whisperwire transcribe` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it, and a comment would stand in --help")]
+pub enum Format {
+    Text,
+    Srt,
+    Vtt,
+    Json,
+    Tsv,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+struct HttpFlags {
+    /// The address to listen on
+    #[arg(long, env = "WHISPERWIRE_HOST", default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The port to listen on; 0 takes a free one
+    #[arg(long, env = "WHISPERWIRE_PORT", default_value_t = 8000)]
+    port: u16,
+    /// A key that requests must bring as `Authorization: Bearer KEY`; may be given several times, or with commas
+    #[arg(long, env = "WHISPERWIRE_API_KEY", value_delimiter = ',', hide_env_values = true)]
+    api_key: Vec<String>,
+    /// Serves other machines although there is no key
+    #[arg(long, env = "WHISPERWIRE_ALLOW_ANYBODY")]
+    allow_anybody: bool,
+    /// The largest upload, in megabytes
+    #[arg(long, env = "WHISPERWIRE_MAX_UPLOAD_MB", default_value_t = 2048)]
+    max_upload_mb: u64,
+    /// How long an upload may stand still, in seconds
+    #[arg(long, env = "WHISPERWIRE_UPLOAD_TIMEOUT", default_value_t = 30)]
+    upload_timeout: u64,
+    /// How long running requests get to finish after SIGTERM, in seconds
+    #[arg(long, env = "WHISPERWIRE_GRACE", default_value_t = 30)]
+    grace: u64,
+    /// Whether a request may name a model that this server does not know
+    #[arg(long, env = "WHISPERWIRE_UNKNOWN_MODELS", value_enum, default_value_t = UnknownModels::Refuse)]
+    unknown_models: UnknownModels,
+    /// Where uploads are spooled; the system's temporary folder if not given
+    #[arg(long, env = "WHISPERWIRE_SPOOL_DIR")]
+    spool_dir: Option<PathBuf>,
+    /// A recording to name in the line that says how to try the server
+    #[arg(long, env = "WHISPERWIRE_TRY", hide = true)]
+    r#try: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum UnknownModels {
+    /// They mean the model that is loaded
+    Accept,
+    /// They are answered with 404
+    Refuse,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Engine")]
+struct EngineFlags {
+    /// Which engine listens; `script` writes down a fixed script wherever it is loud, for tests
+    #[arg(long, env = "WHISPERWIRE_ENGINE", value_enum, default_value_t = EngineName::DEFAULT)]
+    engine: EngineName,
+    /// A name of `whisperwire models list`, a path, owner/repo:file on the hub, `bundled`, or `auto`
+    #[arg(long, env = "WHISPERWIRE_MODEL", default_value = "auto")]
+    model: String,
+    /// Where to run: auto, cpu or gpu:N
+    #[arg(long, env = "WHISPERWIRE_DEVICE", default_value = "auto", value_parser = device)]
+    device: DeviceChoice,
+    /// How many windows are decoded at once; by default as many as the cores allow
+    #[arg(long, env = "WHISPERWIRE_WORKERS")]
+    workers: Option<usize>,
+    /// Threads per worker; workers times threads should not exceed the cores
+    #[arg(long, env = "WHISPERWIRE_THREADS")]
+    threads: Option<usize>,
+    /// How many uploads are worked on at once before others are told to come back
+    #[arg(long, env = "WHISPERWIRE_SLOTS", default_value_t = 32)]
+    slots: usize,
+    /// Beams for text that stays; by default what suits the model
+    #[arg(long, env = "WHISPERWIRE_BEAM_SIZE", value_parser = clap::value_parser!(u32).range(1..=8))]
+    beam_size: Option<u32>,
+    /// Encoder positions per window (50 a second): auto fits them to the window, full is 1500, or a number
+    #[arg(long, env = "WHISPERWIRE_AUDIO_CTX", default_value = "auto", value_parser = audio_ctx)]
+    audio_ctx: AudioCtx,
+    /// Whether doubtful windows are tried again at higher temperatures; by default what suits the model
+    #[arg(long, env = "WHISPERWIRE_FALLBACK")]
+    fallback: Option<bool>,
+    /// Fuses the attention: faster on a GPU, with coarser word times
+    #[arg(long, env = "WHISPERWIRE_FLASH_ATTENTION")]
+    flash_attention: bool,
+    /// Milliseconds the scripted engine takes for each second of audio
+    #[arg(long, env = "WHISPERWIRE_SCRIPT_DELAY_MS", default_value_t = 0)]
+    script_delay_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    #[cfg(feature = "whisper")]
+    Whisper,
+    Script,
+}
+
+impl EngineName {
+    #[cfg(feature = "whisper")]
+    const DEFAULT: Self = Self::Whisper;
+    #[cfg(not(feature = "whisper"))]
+    const DEFAULT: Self = Self::Script;
+}
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU if there is one.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// This GPU or none.
+    Gpu(u32),
+}
+
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "auto" => Ok(DeviceChoice::Auto),
+        "cpu" => Ok(DeviceChoice::Cpu),
+        "gpu" | "cuda" | "metal" | "vulkan" => Ok(DeviceChoice::Gpu(0)),
+        other => other
+            .split_once(':')
+            .filter(|(name, _)| matches!(*name, "gpu" | "cuda" | "metal" | "vulkan"))
+            .and_then(|(_, n)| n.parse().ok())
+            .map(DeviceChoice::Gpu)
+            .ok_or_else(|| "must be auto, cpu, or gpu:N".into()),
+    }
+}
+
+/// How many encoder positions a window gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AudioCtx {
+    /// As many as it needs, and as the model bears.
+    Auto,
+    /// All.
+    Full,
+    /// At least so many.
+    Positions(u32),
+}
+
+fn audio_ctx(text: &str) -> Result<AudioCtx, String> {
+    match text {
+        "auto" => Ok(AudioCtx::Auto),
+        "full" => Ok(AudioCtx::Full),
+        n => match n.parse() {
+            Ok(n @ 1..=1500) => Ok(AudioCtx::Positions(n)),
+            _ => Err("must be auto, full, or a number from 1 to 1500".into()),
+        },
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Models")]
+struct HubFlags {
+    /// The hub to download models from
+    #[arg(long, env = "WHISPERWIRE_HUB_ENDPOINT", default_value = "https://huggingface.co")]
+    hub_endpoint: String,
+    /// The token for private models
+    #[arg(long, env = "WHISPERWIRE_HUB_TOKEN", hide_env_values = true)]
+    hub_token: Option<String>,
+    /// Where models are kept
+    #[arg(long, env = "WHISPERWIRE_MODELS_DIR")]
+    models_dir: Option<PathBuf>,
+    /// Never asks the hub
+    #[arg(long, env = "WHISPERWIRE_OFFLINE")]
+    offline: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Audio")]
+struct PipelineFlags {
+    /// What decides what is speech
+    #[arg(long, env = "WHISPERWIRE_VAD", value_enum)]
+    vad: Option<VadName>,
+    /// How sure it must be that speech begins, 0 to 1
+    #[arg(long, env = "WHISPERWIRE_VAD_THRESHOLD", default_value_t = 0.5, value_parser = share)]
+    vad_threshold: f32,
+    /// Silence that ends an utterance, in milliseconds
+    #[arg(long, env = "WHISPERWIRE_SILENCE_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=10_000))]
+    silence_ms: u64,
+    /// The longest window of a file, in seconds
+    #[arg(long, env = "WHISPERWIRE_FILE_WINDOW", default_value_t = 10.0, value_parser = window)]
+    file_window: f32,
+    /// The longest recording, in minutes
+    #[arg(long, env = "WHISPERWIRE_MAX_AUDIO_MINUTES", default_value_t = 360)]
+    max_audio_minutes: u64,
+    /// The most channels of a recording
+    #[arg(long, env = "WHISPERWIRE_MAX_CHANNELS", default_value_t = 32)]
+    max_channels: u16,
+    /// Lets ffmpeg read what this program cannot, if it is installed
+    #[arg(long, env = "WHISPERWIRE_FFMPEG")]
+    ffmpeg: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum VadName {
+    Earshot,
+    Webrtc,
+    Energy,
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|x| (0.01..=0.99).contains(x)).ok_or_else(|| "must be from 0.01 to 0.99".into())
+}
+
+fn window(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|x| (1.0..=30.0).contains(x))
+        .ok_or_else(|| "must be from 1 to 30 seconds".into())
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Log")]
+struct LogFlags {
+    /// What is logged, on standard error: error, warn, info, debug, trace, or a filter such as whisperwire=debug
+    #[arg(long, env = "WHISPERWIRE_LOG", default_value = "info")]
+    log: String,
+    /// One JSON object per line
+    #[arg(long, env = "WHISPERWIRE_LOG_JSON")]
+    log_json: bool,
+}
+
+/// What the server needs to start.
+#[derive(Debug)]
+pub struct ServeConfig {
+    /// The skin.
+    pub http: HttpConfig,
+    /// The engine room.
+    pub engine: EngineConfig,
+    /// How audio becomes text.
+    pub pipeline: PipelineConfig,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// What the offline transcription needs.
+#[derive(Debug)]
+pub struct TranscribeConfig {
+    /// The engine room.
+    pub engine: EngineConfig,
+    /// How audio becomes text.
+    pub pipeline: PipelineConfig,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// Which engine, and how it runs.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Which.
+    pub choice: EngineChoice,
+    /// The threads and slots.
+    pub pool: PoolConfig,
+}
+
+/// Which engine.
+#[derive(Clone, Debug)]
+pub enum EngineChoice {
+    /// The deterministic one.
+    Script(ScriptConfig),
+    /// Whisper. `None` leaves a setting to the model.
+    Whisper {
+        /// Which weights.
+        model: Spec,
+        /// Where to get them.
+        hub: HubConfig,
+        /// Where to run.
+        device: DeviceChoice,
+        /// Threads per worker.
+        threads: usize,
+        /// Beams for finals.
+        beam_size: Option<u32>,
+        /// Encoder positions per window.
+        audio_ctx: AudioCtx,
+        /// Whether doubtful windows are tried again.
+        fallback: Option<bool>,
+        /// Whether attention is fused.
+        flash_attention: bool,
+    },
+}
+
+/// Bad configuration: one sentence for people.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// What clap says about a flag, or a request for help, which is no error.
+    Usage(clap::Error),
+    /// Flags that do not go together, or a value nothing can be done with.
+    Bad(String),
+}
+
+type Bad<T> = Result<T, ConfigError>;
+
+impl Cli {
+    /// Reads the command line, the environment and `.env`.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Bad<Self> {
+        let file = dotenvy::dotenv_iter().ok().into_iter().flatten().flatten().collect();
+        Self::read_with(arguments, &Environment { file })
+    }
+
+    fn read_with(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Bad<Self> {
+        let command = environment.fill_in(Self::command());
+        let matches = command.try_get_matches_from(arguments).map_err(ConfigError::Usage)?;
+        Self::from_arg_matches(&matches).map_err(ConfigError::Usage)
+    }
+}
+
+/// The names that people bring along, by the name of this program.
+const BROUGHT_NAMES: [(&str, &str); 9] = [
+    ("WHISPERWIRE_HOST", "HOST"),
+    ("WHISPERWIRE_PORT", "PORT"),
+    ("WHISPERWIRE_API_KEY", "API_KEY"),
+    ("WHISPERWIRE_MODEL", "WHISPER_MODEL"),
+    ("WHISPERWIRE_HUB_TOKEN", "HF_TOKEN"),
+    ("WHISPERWIRE_HUB_ENDPOINT", "HF_ENDPOINT"),
+    ("WHISPERWIRE_OFFLINE", "HF_HUB_OFFLINE"),
+    ("WHISPERWIRE_DEVICE", "WHISPER_DEVICE"),
+    ("WHISPERWIRE_LOG", "RUST_LOG"),
+];
+
+struct Environment {
+    /// What `.env` says.
+    file: HashMap<String, String>,
+}
+
+impl Environment {
+    /// Makes what the environment says under other names, or `.env` says, the default of its flag. What it says
+    /// under the flag's own name, clap reads itself.
+    fn fill_in(&self, command: clap::Command) -> clap::Command {
+        let subcommands: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        subcommands.into_iter().fold(command, |command, name| {
+            command.mut_subcommand(name, |subcommand| subcommand.mut_args(|arg| self.fill_in_arg(arg)))
+        })
+    }
+
+    fn fill_in_arg(&self, arg: clap::Arg) -> clap::Arg {
+        let Some(name) = arg.get_env().and_then(|name| name.to_str()).map(str::to_owned) else {
+            return arg;
+        };
+        let brought = BROUGHT_NAMES.iter().find(|(own, _)| *own == name).map(|(_, brought)| *brought);
+        let value = self
+            .file
+            .get(&name)
+            .cloned()
+            .filter(|value| !value.is_empty())
+            .or_else(|| brought.and_then(variable))
+            .or_else(|| brought.and_then(|name| self.file.get(name).cloned()))
+            .filter(|value| !value.is_empty());
+        match value {
+            Some(value) if matches!(arg.get_action(), clap::ArgAction::SetTrue) => {
+                let on = matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on");
+                arg.default_value(if on { "true" } else { "false" })
+            }
+            Some(value) => arg.default_value(value),
+            None => arg,
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl ServeFlags {
+    /// Checks across flags and converts to what the rooms use.
+    pub fn config(self) -> Bad<ServeConfig> {
+        let engine = self.engine.config(&self.hub)?;
+        Ok(ServeConfig {
+            pipeline: self.pipeline.config(&engine)?,
+            engine,
+            http: self.http.config()?,
+            log: self.log.config(),
+        })
+    }
+}
+
+impl TranscribeFlags {
+    /// Checks across flags and converts to what the rooms use.
+    pub fn config(&self) -> Bad<TranscribeConfig> {
+        let engine = self.engine.clone().config(&self.hub)?;
+        let pipeline = self.pipeline.clone().config(&engine)?;
+        Ok(TranscribeConfig { pipeline, engine, log: self.log.clone().config() })
+    }
+}
+
+impl ModelsFlags {
+    /// The command and where it works.
+    pub fn config(self) -> (ModelsCommand, HubConfig) {
+        let hub = self.hub.config();
+        (self.command, hub)
+    }
+}
+
+impl HttpFlags {
+    fn config(self) -> Bad<HttpConfig> {
+        let keys: Vec<String> = self.api_key.into_iter().filter(|key| !key.trim().is_empty()).collect();
+        if keys.is_empty() && !self.host.is_loopback() && !self.allow_anybody {
+            return Err(ConfigError::Bad(format!(
+                "--host {} would serve other machines without a key: give an --api-key, or --allow-anybody",
+                self.host
+            )));
+        }
+        Ok(HttpConfig {
+            address: (self.host, self.port).into(),
+            api_keys: keys,
+            max_upload: self.max_upload_mb.max(1) * 1_000_000,
+            upload_timeout: Duration::from_secs(self.upload_timeout.max(1)),
+            grace: Duration::from_secs(self.grace),
+            accept_unknown_models: self.unknown_models == UnknownModels::Accept,
+            spool_dir: self.spool_dir,
+            try_with: self.r#try,
+        })
+    }
+}
+
+impl EngineFlags {
+    fn config(self, hub: &HubFlags) -> Bad<EngineConfig> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (workers, threads) = share_cores(cores, self.workers, self.threads);
+        let pool = PoolConfig { workers, slots: self.slots.max(1), patience: 8 };
+        let choice = match self.engine {
+            EngineName::Script => EngineChoice::Script(ScriptConfig {
+                delay: Duration::from_millis(self.script_delay_ms),
+                ..ScriptConfig::default()
+            }),
+            #[cfg(feature = "whisper")]
+            EngineName::Whisper => EngineChoice::Whisper {
+                model: self.model.parse().map_err(|error| ConfigError::Bad(format!("--model: {error}")))?,
+                hub: hub.clone().config(),
+                device: self.device,
+                threads,
+                beam_size: self.beam_size,
+                audio_ctx: self.audio_ctx,
+                fallback: self.fallback,
+                flash_attention: self.flash_attention,
+            },
+        };
+        Ok(EngineConfig { choice, pool })
+    }
+}
+
+/// Workers and threads that fill the cores and no more: the engine waits busily, and threads that wait for each
+/// other's core are many times slower. One window is spread over up to four threads, and over none on small
+/// machines, where more windows at once are worth more than a faster one.
+fn share_cores(cores: usize, workers: Option<usize>, threads: Option<usize>) -> (usize, usize) {
+    match (workers.map(|n| n.max(1)), threads.map(|n| n.max(1))) {
+        (Some(workers), Some(threads)) => (workers, threads),
+        (Some(workers), None) => (workers, (cores / workers).clamp(1, 4)),
+        (None, Some(threads)) => ((cores / threads).max(1), threads),
+        (None, None) => {
+            let threads = if cores <= 2 { 1 } else { (cores / 2).min(4) };
+            ((cores / threads).max(1), threads)
+        }
+    }
+}
+
+impl HubFlags {
+    fn config(self) -> HubConfig {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+        let cache_dir = self.models_dir.unwrap_or_else(|| default_cache_dir(|name| std::env::var_os(name)));
+        HubConfig {
+            endpoint: self.hub_endpoint,
+            token: self.hub_token.filter(|token| !token.is_empty()),
+            offline: self.offline,
+            ..HubConfig::new(cache_dir)
+        }
+    }
+}
+
+impl PipelineFlags {
+    fn config(self, engine: &EngineConfig) -> Bad<PipelineConfig> {
+        let ffmpeg = if self.ffmpeg {
+            let missing = || ConfigError::Bad("--ffmpeg: there is no ffmpeg on the PATH".into());
+            Some(Ffmpeg::find().ok_or_else(missing)?)
+        } else {
+            None
+        };
+        let vad = match (self.vad, &engine.choice) {
+            (Some(VadName::Earshot), _) => VadKind::Earshot,
+            (Some(VadName::Webrtc), _) => VadKind::Webrtc,
+            (Some(VadName::Energy), _) => VadKind::Energy,
+            (None, EngineChoice::Whisper { .. }) => VadKind::Earshot,
+            // The script is heard where it is loud, so loudness alone must decide.
+            (None, EngineChoice::Script(_)) => VadKind::Energy,
+        };
+        Ok(PipelineConfig {
+            vad,
+            endpoint: EndpointConfig::default()
+                .with_threshold(self.vad_threshold)
+                .with_hangover(Samples::from_millis(self.silence_ms)),
+            window: WindowConfig::with_max(Samples::from_seconds(self.file_window.into())),
+            file_windows: engine.pool.workers + 1,
+            file: FileOptions {
+                limits: Limits {
+                    duration: Samples::from_millis(self.max_audio_minutes.max(1) * 60_000),
+                    channels: self.max_channels.max(1),
+                    ..Limits::default()
+                },
+                ffmpeg,
+            },
+        })
+    }
+}
+
+impl LogFlags {
+    fn config(self) -> LogConfig {
+        LogConfig { filter: self.log, json: self.log_json }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &str, file: &[(&str, &str)]) -> Bad<Cli> {
+        let file = file.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let arguments = std::iter::once("whisperwire").chain(arguments.split_whitespace());
+        Cli::read_with(arguments.map(OsString::from), &Environment { file })
+    }
+
+    fn serve(arguments: &str, file: &[(&str, &str)]) -> Bad<ServeConfig> {
+        match read(&format!("serve --engine script {arguments}"), file)?.command {
+            Command::Serve(flags) => flags.config(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_own_name_beats_the_brought_one() {
+        let port = |arguments: &str, file: &[(&str, &str)]| {
+            serve(arguments, file).expect("good").http.address.port()
+        };
+        assert_eq!(port("", &[]), 8000);
+        assert_eq!(port("", &[("PORT", "8001")]), 8001);
+        assert_eq!(port("", &[("PORT", "8001"), ("WHISPERWIRE_PORT", "8002")]), 8002);
+        assert_eq!(port("--port 8003", &[("PORT", "8001"), ("WHISPERWIRE_PORT", "8002")]), 8003);
+        assert_eq!(port("", &[("PORT", "")]), 8000);
+    }
+
+    #[test]
+    fn other_machines_are_served_with_a_key_or_on_purpose_only() {
+        assert!(matches!(serve("--host 0.0.0.0", &[]), Err(ConfigError::Bad(_))));
+        assert!(serve("--host 0.0.0.0 --allow-anybody", &[]).is_ok());
+        let config = serve("--host 0.0.0.0", &[("API_KEY", "one,two")]).expect("has keys");
+        assert_eq!(config.http.api_keys, ["one", "two"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for arguments in [
+            "--port 70000",
+            "--host nowhere",
+            "--audio-ctx 0",
+            "--audio-ctx 2000",
+            "--device tpu",
+            "--vad-threshold 2",
+            "--file-window 60",
+            "--silence-ms 1",
+            "--beam-size 9",
+            "--nonsense",
+        ] {
+            assert!(matches!(serve(arguments, &[]), Err(ConfigError::Usage(_))), "{arguments}");
+        }
+        assert!(matches!(serve("", &[("PORT", "many")]), Err(ConfigError::Usage(_))));
+    }
+
+    #[test]
+    fn switches_are_read_from_the_file() {
+        assert!(serve("--host 0.0.0.0", &[("WHISPERWIRE_ALLOW_ANYBODY", "1")]).is_ok());
+        assert!(serve("--host 0.0.0.0", &[("WHISPERWIRE_ALLOW_ANYBODY", "false")]).is_err());
+    }
+
+    #[test]
+    fn threads_never_outnumber_the_cores_by_default() {
+        for cores in 1..=256 {
+            let (workers, threads) = share_cores(cores, None, None);
+            assert!(
+                workers >= 1 && threads >= 1 && workers * threads <= cores,
+                "{cores}: {workers} x {threads}"
+            );
+        }
+        assert_eq!(share_cores(2, None, None), (2, 1));
+        assert_eq!(share_cores(8, None, None), (2, 4));
+        assert_eq!(share_cores(8, Some(8), None), (8, 1));
+    }
+
+    #[test]
+    fn devices_are_read() {
+        assert_eq!(device("gpu:1"), Ok(DeviceChoice::Gpu(1)));
+        assert_eq!(device("CUDA"), Ok(DeviceChoice::Gpu(0)));
+        assert!(device("gpu:x").is_err() && device("").is_err());
+    }
+}

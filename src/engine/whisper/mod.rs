@@ -1,0 +1,214 @@
+//! Whisper through whisper-rs (whisper.cpp 1.8.3). The one place that knows the engine, and with it its traps:
+//!
+//! * The safe abort closure of whisper-rs is unsound, so the raw callback with a flag is used ([`guard`]).
+//! * A failed assertion in the engine ends the process. What a stranger's audio could bring about is ruled out
+//!   beforehand (also [`guard`]); model files are checked before they come here.
+//! * `set_language` leaks its string, so parameters are built once per language and cloned ([`recognizer`]).
+//! * Prompts go in as borrowed tokens; as text they would leak too.
+//! * Audio under 100 ms is ignored, so windows are padded with silence.
+//! * The engine's own fallback ladder draws from a random state that earlier windows have moved, which would make
+//!   a transcript depend on which worker got which window. So the ladder is climbed here, each rung with fresh
+//!   state.
+
+mod device;
+mod guard;
+mod recognizer;
+mod words;
+
+use std::ffi::c_int;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use whisper_rs::{
+    DtwMode, DtwModelPreset, DtwParameters, WhisperContext, WhisperContextParameters, WhisperError,
+};
+
+pub use self::device::GPU_BUILD;
+
+use self::recognizer::WhisperRecognizer;
+use super::models::AlignmentHeads;
+use super::{Engine, EngineError, EngineTraits, Recognizer};
+use crate::language::Language;
+use crate::transcript::Samples;
+
+/// What to load and how to run it.
+#[derive(Clone, Debug)]
+pub struct WhisperConfig {
+    /// The name people know the model by.
+    pub name: String,
+    /// Where the weights are.
+    pub weights: Weights,
+    /// Where to run.
+    pub device: Device,
+    /// Threads per recogniser. Workers times threads must not exceed the cores: the engine waits busily.
+    pub threads: usize,
+    /// Beams for finals; 1 is greedy. At most 8.
+    pub beam_size: usize,
+    /// How many encoder positions a window gets.
+    pub audio_ctx: AudioContext,
+    /// The longest window the model decodes well.
+    pub max_window: Samples,
+    /// How word times are found.
+    pub alignment: Alignment,
+    /// Samples of which the best is taken, once the temperature is above zero.
+    pub best_of: usize,
+    /// Whether a doubtful window is tried again at higher temperatures.
+    pub fallback: bool,
+    /// Whether the attention kernels may be fused. Faster on a GPU, and excludes cross-attention word times.
+    pub flash_attention: bool,
+    /// Whether the weights know how to translate. OpenAI's turbo was not trained for it.
+    pub translates: bool,
+    /// One honest sentence about the model's quality, where one is needed.
+    pub caveat: Option<&'static str>,
+}
+
+/// Where the weights are.
+#[derive(Clone)]
+pub enum Weights {
+    /// A file in whisper.cpp's own format.
+    File(PathBuf),
+    /// The same, in memory.
+    Bytes(Arc<Vec<u8>>),
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "File({})", path.display()),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+        }
+    }
+}
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A GPU if this build and this machine have one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// This GPU and no other device.
+    Gpu(u32),
+}
+
+/// How many encoder positions (20 ms each) a window gets. Fewer are faster; too few make OpenAI's weights loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AudioContext {
+    /// As many as the window needs, but never below the floor.
+    Auto {
+        /// The fewest the model is known to bear.
+        floor: usize,
+    },
+    /// All the model has, as it was trained: 30 s.
+    Full,
+    /// This many, or as many as the window needs if that is more.
+    Fixed(usize),
+}
+
+/// How word times are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alignment {
+    /// Dynamic time warping over the cross attention of heads that are known to follow the sound.
+    Heads(AlignmentHeads),
+    /// The same over all heads of the topmost decoder layers; as many as the model has, at most.
+    TopLayers(u32),
+    /// whisper.cpp's older estimate from timestamp probabilities and loudness.
+    Estimate,
+}
+
+/// A loaded Whisper model.
+pub struct Whisper {
+    context: Arc<WhisperContext>,
+    config: Arc<WhisperConfig>,
+    traits: EngineTraits,
+}
+
+impl Whisper {
+    /// Loads the weights. Blocking; seconds for a large model.
+    pub fn load(config: WhisperConfig) -> Result<Self, EngineError> {
+        whisper_rs::install_logging_hooks();
+        device::check_instructions()?;
+        if matches!(config.device, Device::Gpu(_)) && !GPU_BUILD {
+            return Err(EngineError::Load(
+                "this build has no GPU support: build with --features cuda, vulkan or metal, or use --device cpu"
+                    .into(),
+            ));
+        }
+        let mut parameters = WhisperContextParameters::new();
+        parameters.use_gpu(GPU_BUILD && config.device != Device::Cpu);
+        parameters.flash_attn(config.flash_attention);
+        if let Device::Gpu(n) = config.device {
+            parameters.gpu_device(n as c_int);
+        }
+        if !config.flash_attention {
+            parameters.dtw_parameters(DtwParameters { mode: dtw(&config.alignment), ..Default::default() });
+        }
+        let context = match &config.weights {
+            Weights::File(path) => WhisperContext::new_with_params(path, parameters),
+            Weights::Bytes(bytes) => WhisperContext::new_from_buffer_with_params(bytes, parameters),
+        }
+        .map_err(|error| {
+            EngineError::Load(format!("the model {} could not be loaded: {error}", config.name))
+        })?;
+        let device = device::running_on(config.device)?;
+        let languages =
+            if context.is_multilingual() { known_languages(&context) } else { vec![Language::ENGLISH] };
+        let traits = EngineTraits {
+            name: config.name.clone(),
+            translates: config.translates && context.is_multilingual(),
+            languages,
+            max_window: config.max_window,
+            takes_placeholders: false,
+            caveat: config.caveat,
+            device,
+        };
+        Ok(Self { context: Arc::new(context), config: Arc::new(config), traits })
+    }
+}
+
+impl Engine for Whisper {
+    fn traits(&self) -> &EngineTraits {
+        &self.traits
+    }
+
+    fn recognizer(&self) -> Result<Box<dyn Recognizer>, EngineError> {
+        Ok(Box::new(WhisperRecognizer::new(
+            self.context.clone(),
+            self.config.clone(),
+            self.traits.languages.clone(),
+        )?))
+    }
+}
+
+fn known_languages(context: &WhisperContext) -> Vec<Language> {
+    // large-v3 brought Cantonese, and with it one token more than the models before it.
+    let cantonese = context.n_vocab() >= 51_866;
+    Language::all().filter(|language| cantonese || language.code() != "yue").collect()
+}
+
+fn dtw(alignment: &Alignment) -> DtwMode<'static> {
+    let heads = match alignment {
+        Alignment::Estimate => return DtwMode::None,
+        Alignment::TopLayers(n) => return DtwMode::TopMost { n_top: *n as c_int },
+        Alignment::Heads(heads) => heads,
+    };
+    let model_preset = match heads {
+        AlignmentHeads::TinyEn => DtwModelPreset::TinyEn,
+        AlignmentHeads::Tiny => DtwModelPreset::Tiny,
+        AlignmentHeads::BaseEn => DtwModelPreset::BaseEn,
+        AlignmentHeads::Base => DtwModelPreset::Base,
+        AlignmentHeads::SmallEn => DtwModelPreset::SmallEn,
+        AlignmentHeads::Small => DtwModelPreset::Small,
+        AlignmentHeads::MediumEn => DtwModelPreset::MediumEn,
+        AlignmentHeads::Medium => DtwModelPreset::Medium,
+        AlignmentHeads::LargeV1 => DtwModelPreset::LargeV1,
+        AlignmentHeads::LargeV2 => DtwModelPreset::LargeV2,
+        AlignmentHeads::LargeV3 => DtwModelPreset::LargeV3,
+        AlignmentHeads::LargeV3Turbo => DtwModelPreset::LargeV3Turbo,
+    };
+    DtwMode::ModelPreset { model_preset }
+}
+
+fn failed(error: WhisperError) -> EngineError {
+    EngineError::Failed(error.to_string())
+}

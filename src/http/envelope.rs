@@ -1,0 +1,33 @@
+//! What every request is wrapped in: an id, a line in the log, and a net for panics.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+
+use super::error::{ApiError, Cause};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The outermost layer. The query and the headers are not logged: they may hold keys.
+pub(super) async fn wrap(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = format!("req_{}", uuid::Uuid::now_v7().simple());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answer.unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response());
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let status = response.status().as_u16();
+    let ms = started.elapsed().as_millis();
+    match response.extensions().get::<Cause>() {
+        Some(Cause(cause)) => tracing::error!(%id, %method, path, status, ms, cause, "answered"),
+        None => tracing::info!(%id, %method, path, status, ms, "answered"),
+    }
+    response
+}

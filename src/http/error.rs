@@ -1,0 +1,123 @@
+//! Any room's error becomes a code of the one table, and the code becomes a response.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use whisperwire_protocol::error::Fault;
+use whisperwire_protocol::{ErrorBody, ErrorCode, FieldError};
+
+use crate::audio::AudioError;
+use crate::engine::pool::Overloaded;
+use crate::pipeline::TranscribeError;
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    code: ErrorCode,
+    message: String,
+    param: Option<String>,
+    /// Seconds after which it is worth coming back.
+    retry_after: Option<u64>,
+    /// What only the log may know.
+    source: Option<String>,
+}
+
+/// What only the log may know, on its way there in a response's extensions.
+#[derive(Clone)]
+pub(super) struct Cause(pub(super) String);
+
+impl ApiError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), param: None, retry_after: None, source: None }
+    }
+
+    /// An error of ours: the client learns no more than that.
+    pub(super) fn internal(source: impl std::fmt::Display) -> Self {
+        let message = "The server failed. Its log knows more under this answer's x-request-id.";
+        Self { source: Some(source.to_string()), ..Self::new(ErrorCode::Internal, message) }
+    }
+
+    pub(super) fn no_route() -> Self {
+        Self::new(ErrorCode::NotFound, "There is no such route.")
+    }
+
+    pub(super) fn wrong_method() -> Self {
+        Self::new(ErrorCode::MethodNotAllowed, "This route does not know this method.")
+    }
+
+    pub(super) fn of(self, param: &str) -> Self {
+        Self { param: Some(param.to_owned()), ..self }
+    }
+
+    /// The body, for an event stream that has already begun.
+    pub(super) fn body(&self) -> ErrorBody {
+        ErrorBody::new(self.code, &self.message, self.param.as_deref())
+    }
+}
+
+impl From<FieldError> for ApiError {
+    fn from(error: FieldError) -> Self {
+        Self::new(ErrorCode::InvalidRequest, error.message).of(&error.param)
+    }
+}
+
+impl From<Overloaded> for ApiError {
+    fn from(full: Overloaded) -> Self {
+        let message = "All slots are taken. Come back after the time in Retry-After.";
+        Self { retry_after: Some(full.retry_after), ..Self::new(ErrorCode::Overloaded, message) }
+    }
+}
+
+impl From<AudioError> for ApiError {
+    fn from(error: AudioError) -> Self {
+        let code = match &error {
+            AudioError::Empty => ErrorCode::AudioTooShort,
+            AudioError::Unsupported(_) => ErrorCode::UnsupportedAudio,
+            AudioError::Corrupt(_) => ErrorCode::CorruptAudio,
+            AudioError::TooLong { .. } => ErrorCode::TooLong,
+            AudioError::Limit(_) => ErrorCode::InvalidRequest,
+            AudioError::Io(source) => return Self::internal(source),
+        };
+        Self::new(code, sentence(&error.to_string())).of("file")
+    }
+}
+
+impl From<TranscribeError> for ApiError {
+    fn from(error: TranscribeError) -> Self {
+        match error {
+            TranscribeError::Audio(error) => error.into(),
+            TranscribeError::Engine => Self {
+                source: Some(error.to_string()),
+                ..Self::new(ErrorCode::EngineFailed, "The engine failed.")
+            },
+            TranscribeError::Hangup => Self::internal(error),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.code.openai().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.body())).into_response();
+        if self.code.retry().after() {
+            let seconds = HeaderValue::from(self.retry_after.unwrap_or(1));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        if self.code == ErrorCode::Unauthorized {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if let (Fault::Server, Some(source)) = (self.code.fault(), self.source) {
+            response.extensions_mut().insert(Cause(source));
+        }
+        response
+    }
+}
+
+/// A room's message as a sentence of its own.
+fn sentence(message: &str) -> String {
+    let mut letters = message.chars();
+    let first = letters.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(letters).chain(['.']).collect()
+}

@@ -1,0 +1,104 @@
+//! The skin: the only room that knows HTTP. Every route is on this screen.
+//!
+//! Contract: whatever comes in, an answer with an `x-request-id` goes out, and on an error it has OpenAI's body.
+//! Every wait on a client has a deadline. A client that hangs up drops its handler, and with it its work.
+//!
+//! Deliberately absent: any knowledge of windows, engines or text. Requests become orders in `dialect`.
+
+mod auth;
+mod envelope;
+mod error;
+mod listener;
+mod openai;
+mod ops;
+mod upload;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use tokio_util::task::TaskTracker;
+
+pub use self::listener::serve;
+
+use self::auth::Keys;
+use self::error::ApiError;
+use crate::pipeline::Transcriber;
+
+/// How the server presents itself.
+#[derive(Clone)]
+pub struct HttpConfig {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Requests must bring one of them; none means that nobody needs one.
+    pub api_keys: Vec<String>,
+    /// The largest upload, in bytes.
+    pub max_upload: u64,
+    /// How long an upload may stand still.
+    pub upload_timeout: Duration,
+    /// How long running requests get to finish at the end.
+    pub grace: Duration,
+    /// Whether a model nobody knows means the one that is loaded.
+    pub accept_unknown_models: bool,
+    /// Where uploads are spooled; the system's temporary folder if none is given.
+    pub spool_dir: Option<PathBuf>,
+    /// A recording to name in the line that says how to try the server.
+    pub try_with: Option<String>,
+}
+
+impl std::fmt::Debug for HttpConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpConfig")
+            .field("address", &self.address)
+            .field("api_keys", &format_args!("{} ***", self.api_keys.len()))
+            .field("max_upload", &self.max_upload)
+            .field("upload_timeout", &self.upload_timeout)
+            .field("grace", &self.grace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What handlers share.
+struct House {
+    transcriber: Transcriber,
+    config: HttpConfig,
+    keys: Keys,
+    started: Instant,
+    /// Transcriptions that go on after their handler has answered, because the answer is an event stream.
+    streams: TaskTracker,
+}
+
+/// All routes and layers. The tracker tells when the last event stream has ended.
+pub fn router(transcriber: Transcriber, config: HttpConfig) -> (Router, TaskTracker) {
+    let streams = TaskTracker::new();
+    let house = Arc::new(House {
+        keys: Keys::new(&config.api_keys),
+        transcriber,
+        config,
+        started: Instant::now(),
+        streams: streams.clone(),
+    });
+    let v1 = Router::new()
+        .route("/audio/transcriptions", post(openai::transcriptions))
+        .route("/audio/translations", post(openai::translations))
+        .route("/models", get(ops::models))
+        .route("/models/{*id}", get(ops::model))
+        .layer(DefaultBodyLimit::disable())
+        .route_layer(from_fn_with_state(house.clone(), auth::require_key));
+    let router = Router::new()
+        .route("/", get(ops::about))
+        .route("/v1", get(ops::about))
+        .route("/v1/", get(ops::about))
+        .route("/health", get(ops::health))
+        .nest("/v1", v1)
+        .fallback(async || ApiError::no_route())
+        .method_not_allowed_fallback(async || ApiError::wrong_method())
+        .layer(from_fn(envelope::wrap))
+        .with_state(house);
+    (router, streams)
+}

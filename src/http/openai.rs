@@ -1,0 +1,139 @@
+//! `/v1/audio/transcriptions` and `/v1/audio/translations`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::multipart::MultipartRejection;
+use axum::extract::{Multipart, State};
+use axum::http::header;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::mpsc;
+use whisperwire_protocol::{ErrorCode, TranscriptionForm};
+
+use super::House;
+use super::error::ApiError;
+use super::upload::{self, Upload};
+use crate::dialect::openai::{Order, StreamRenderer, order, render};
+use crate::engine::Task;
+use crate::engine::models::request_name_known;
+use crate::engine::pool::Slot;
+use crate::pipeline::{Source, Work};
+use crate::session::WindowConfig;
+use crate::transcript::Samples;
+
+type Form = Result<Multipart, MultipartRejection>;
+
+/// The words as they were spoken.
+pub(super) async fn transcriptions(
+    State(house): State<Arc<House>>,
+    form: Form,
+) -> Result<Response, ApiError> {
+    answer(house, form, Task::Transcribe).await
+}
+
+/// English.
+pub(super) async fn translations(State(house): State<Arc<House>>, form: Form) -> Result<Response, ApiError> {
+    answer(house, form, Task::Translate).await
+}
+
+async fn answer(house: Arc<House>, form: Form, task: Task) -> Result<Response, ApiError> {
+    let multipart = form.map_err(|rejection| {
+        ApiError::new(ErrorCode::InvalidRequest, format!("This is no form: {}.", rejection.body_text()))
+    })?;
+    // A full house is told so before its visitor has carried everything in. The slot itself is taken afterwards,
+    // so that slow uploads do not hold up fast ones.
+    drop(house.transcriber.admit()?);
+    let Upload { fields, file } = upload::receive(multipart, &house.config).await?;
+    let form = TranscriptionForm::from_fields(&fields, task == Task::Translate)?;
+    let traits = house.transcriber.traits();
+    if !traits.takes_placeholders {
+        form.check()?;
+    }
+    if !house.config.accept_unknown_models && !request_name_known(&form.model, &traits.name) {
+        let message =
+            format!("The model {:?} does not exist here; this server runs {}.", form.model, traits.name);
+        return Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"));
+    }
+    let work = work(&house, order(&form, traits, task)?);
+    let slot = house.transcriber.admit()?;
+    let source = house.transcriber.open(file).await?;
+    if form.stream {
+        return Ok(stream_answer(house, slot, source, work, &form));
+    }
+    let transcript = house.transcriber.transcribe(slot, source, work, None).await?;
+    let rendered = render(&transcript, &form, task);
+    Ok(([(header::CONTENT_TYPE, rendered.content_type)], rendered.body).into_response())
+}
+
+/// The server's own way of working, with what the request wants otherwise.
+fn work(house: &House, order: Order) -> Work {
+    let mut work = house.transcriber.work(order.options, order.language);
+    if let Some(max) = order.window {
+        work.window = WindowConfig::with_max(max);
+    }
+    let wishes = order.endpointing;
+    if let Some(threshold) = wishes.threshold {
+        // The ends of the scale would hear everything or nothing.
+        work.endpoint = work.endpoint.with_threshold(threshold.clamp(0.05, 0.95));
+    }
+    if let Some(millis) = wishes.silence_duration_ms {
+        work.endpoint = work.endpoint.with_hangover(Samples::from_millis(millis.into()));
+    }
+    if let Some(millis) = wishes.prefix_padding_ms {
+        work.endpoint = work.endpoint.with_preroll(Samples::from_millis(millis.into()));
+    }
+    work
+}
+
+/// Comments keep proxies from closing a stream whose next final takes long.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Each final at once as an event. The status is out by then, so an error is an event too, in the one form that
+/// both client libraries raise.
+fn stream_answer(
+    house: Arc<House>,
+    slot: Slot,
+    source: Source,
+    work: Work,
+    form: &TranscriptionForm,
+) -> Response {
+    let (events, told) = mpsc::channel::<String>(16);
+    let mut renderer = StreamRenderer::new(form);
+    let tracker = house.streams.clone();
+    tracker.spawn(async move {
+        let (finals, mut segments) = mpsc::channel(16);
+        let transcribe = house.transcriber.transcribe(slot, source, work, Some(finals));
+        let forward = async {
+            while let Some(segment) = segments.recv().await {
+                if let Some(event) = renderer.segment(&segment)
+                    && events.send(event).await.is_err()
+                {
+                    // Dropping the receiver is what tells the transcription that nobody listens.
+                    segments.close();
+                }
+            }
+            renderer
+        };
+        let both = async { tokio::join!(transcribe, forward) };
+        let (result, renderer) = tokio::select! {
+            both = both => both,
+            () = events.closed() => return,
+        };
+        let last = match result {
+            Ok(transcript) => renderer.done(transcript.language, transcript.duration),
+            Err(error) => serde_json::to_string(&ApiError::from(error).body()).unwrap_or_default(),
+        };
+        if events.send(last).await.is_ok() {
+            drop(events.send("[DONE]".to_owned()).await);
+        }
+    });
+    let body = stream::unfold(told, |mut told| async {
+        let data = told.recv().await?;
+        Some((Ok::<_, Infallible>(Event::default().data(data)), told))
+    });
+    let unbuffered = [("x-accel-buffering", "no")];
+    (unbuffered, Sse::new(body).keep_alive(KeepAlive::new().interval(HEARTBEAT))).into_response()
+}

@@ -1,0 +1,95 @@
+//! What the server says about itself.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use whisperwire_protocol::ErrorCode;
+use whisperwire_protocol::openai::{Model, ModelDetails, ModelList};
+
+use super::House;
+use super::error::ApiError;
+use crate::engine::models::REQUEST_ALIASES;
+use crate::engine::pool::Lane;
+
+/// `GET /` and `GET /v1`.
+pub(super) async fn about() -> Json<Value> {
+    Json(json!({
+        "name": "whisperwire",
+        "version": env!("CARGO_PKG_VERSION"),
+        "endpoints": [
+            "POST /v1/audio/transcriptions",
+            "POST /v1/audio/translations",
+            "GET /v1/models",
+            "GET /v1/models/{id}",
+            "GET /health",
+        ],
+    }))
+}
+
+/// `GET /health`.
+pub(super) async fn health(State(house): State<Arc<House>>) -> Json<Value> {
+    let traits = house.transcriber.traits();
+    let load = house.transcriber.pool().load();
+    let waiting: serde_json::Map<String, Value> = Lane::ALL
+        .iter()
+        .zip(load.waiting)
+        .map(|(lane, waiting)| (lane.name().to_owned(), waiting.into()))
+        .collect();
+    Json(json!({
+        "status": "ok",
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": house.started.elapsed().as_secs(),
+        "model": traits.name,
+        "caveat": traits.caveat,
+        "device": traits.device,
+        "workers": load.workers,
+        "workers_busy": load.busy,
+        "slots": load.slots,
+        "slots_free": load.slots_free,
+        "windows_waiting": waiting,
+        "windows_recognised": load.recognised,
+        "windows_failed": load.failed,
+        "windows_withdrawn": load.withdrawn,
+        "audio_seconds": load.audio_seconds,
+        "engine_seconds": load.wall_seconds,
+    }))
+}
+
+/// `GET /v1/models`: the loaded model, then the other services' names for it.
+pub(super) async fn models(State(house): State<Arc<House>>) -> Json<ModelList> {
+    let loaded = house.transcriber.traits().name.as_str();
+    let names = std::iter::once(loaded).chain(REQUEST_ALIASES);
+    Json(ModelList::new(names.map(|name| entry(&house, name)).collect()))
+}
+
+/// `GET /v1/models/{id}`; ids may hold slashes.
+pub(super) async fn model(
+    State(house): State<Arc<House>>,
+    Path(id): Path<String>,
+) -> Result<Json<Model>, ApiError> {
+    let loaded = &house.transcriber.traits().name;
+    if crate::engine::models::request_name_known(&id, loaded) {
+        return Ok(Json(entry(&house, &id)));
+    }
+    let message = format!("The model {id:?} does not exist here; this server runs {loaded}.");
+    Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"))
+}
+
+/// When OpenAI published Whisper. The library wants a date, and the weights' own is not known.
+const PUBLISHED: u64 = 1_663_718_400;
+
+fn entry(house: &House, id: &str) -> Model {
+    let traits = house.transcriber.traits();
+    Model {
+        whisperwire: Some(ModelDetails {
+            model: traits.name.clone(),
+            languages: traits.languages.iter().map(|language| language.code().to_owned()).collect(),
+            translates: traits.translates,
+            device: Some(traits.device.clone()),
+            caveat: traits.caveat.map(str::to_owned),
+        }),
+        ..Model::new(id, PUBLISHED, "whisperwire")
+    }
+}

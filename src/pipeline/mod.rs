@@ -1,0 +1,194 @@
+//! The shell: the loop that joins a source of audio, a session, the engine's pool and a reader.
+//!
+//! An uploaded file and (later) a live caption run the same loop, with another source and another lane. Dropping
+//! the future of a transcription cancels its work: its tickets are withdrawn and its slot is free again.
+
+mod driver;
+mod source;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+pub use self::driver::Hangup;
+pub use self::source::Source;
+
+use self::driver::Stream;
+use crate::audio::{AudioError, FileOptions};
+use crate::engine::pool::{Lane, Overloaded, Pool, Slot};
+use crate::engine::{DecodeOptions, EngineTraits};
+use crate::language::Language;
+use crate::session::{EndpointConfig, Session, SessionConfig, SpokenLanguage, WindowConfig};
+use crate::transcript::{Event, GapReason, Segment, Transcript};
+use crate::vad::VadKind;
+
+/// What every transcription of this process shares.
+#[derive(Clone)]
+pub struct Transcriber {
+    pool: Pool,
+    config: Arc<PipelineConfig>,
+}
+
+/// How audio becomes text, where a request does not say otherwise.
+#[derive(Clone, Debug)]
+pub struct PipelineConfig {
+    /// Which detector judges what is speech.
+    pub vad: VadKind,
+    /// When utterances start and end.
+    pub endpoint: EndpointConfig,
+    /// How files are cut.
+    pub window: WindowConfig,
+    /// How many windows of one file are decoded at once.
+    pub file_windows: usize,
+    /// What files may ask for.
+    pub file: FileOptions,
+}
+
+/// What one transcription wants.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// What the engine is asked.
+    pub options: DecodeOptions,
+    /// The language, where it was named.
+    pub language: Option<Language>,
+    /// When utterances start and end.
+    pub endpoint: EndpointConfig,
+    /// How they are cut.
+    pub window: WindowConfig,
+}
+
+/// Why there is no transcript.
+#[derive(Debug, thiserror::Error)]
+pub enum TranscribeError {
+    /// The audio ended in an error. What was heard before it is not given away as if it were all.
+    #[error(transparent)]
+    Audio(#[from] AudioError),
+    /// The engine failed on every window there was.
+    #[error("the engine failed on all of the audio")]
+    Engine,
+    /// Nobody listens any more.
+    #[error("the listener went away")]
+    Hangup,
+}
+
+impl From<Hangup> for TranscribeError {
+    fn from(Hangup: Hangup) -> Self {
+        Self::Hangup
+    }
+}
+
+impl Transcriber {
+    /// A transcriber over a running pool.
+    pub fn new(pool: Pool, config: PipelineConfig) -> Self {
+        Self { pool, config: Arc::new(config) }
+    }
+
+    /// The engine room.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// What the engine is and can do.
+    pub fn traits(&self) -> &EngineTraits {
+        self.pool.traits()
+    }
+
+    /// The defaults a request starts from.
+    pub fn work(&self, options: DecodeOptions, language: Option<Language>) -> Work {
+        let PipelineConfig { endpoint, window, .. } = &*self.config;
+        Work { options, language, endpoint: endpoint.clone(), window: window.clone() }
+    }
+
+    /// Leave to work, or the answer that the house is full. Never waits.
+    pub fn admit(&self) -> Result<Slot, Overloaded> {
+        self.pool.admit()
+    }
+
+    /// Looks at a file's bytes, on a thread that may block.
+    pub async fn open(&self, file: File) -> Result<Source, AudioError> {
+        let config = self.config.clone();
+        let placeholders = self.traits().takes_placeholders;
+        source::blocking(move || Source::open(file, &config.file, placeholders)).await?
+    }
+
+    /// Transcribes a whole source. Segments are also told one by one to `listener`, if there is one, as soon as
+    /// they are final; it holds the transcription up when it is slow and cancels it when it is dropped.
+    pub async fn transcribe(
+        &self,
+        slot: Slot,
+        source: Source,
+        work: Work,
+        listener: Option<mpsc::Sender<Segment>>,
+    ) -> Result<Transcript, TranscribeError> {
+        let only = match &self.traits().languages[..] {
+            [only] => Some(*only),
+            _ => None,
+        };
+        let language = work.language.or(only);
+        let session = SessionConfig {
+            endpoint: work.endpoint,
+            window: work.window,
+            max_in_flight: self.config.file_windows,
+            language: if language.is_some() { SpokenLanguage::Given } else { SpokenLanguage::Detect },
+        };
+        let (events, told) = mpsc::channel(16);
+        let stream = Stream {
+            session: Session::new(session, self.config.vad.build()),
+            slot,
+            lane: Lane::Batch,
+            options: Arc::new(work.options),
+            language,
+        };
+        let (reading, audio) = source.read();
+        // The first of the three to fail ends the others.
+        let all = async {
+            tokio::try_join!(
+                async { stream.run(audio, events).await.map_err(TranscribeError::from) },
+                async { collect(told, listener.as_ref()).await.map_err(TranscribeError::from) },
+                async { reading.finish().await.map_err(TranscribeError::from) },
+            )
+        };
+        let (end, mut transcript, ()) = tokio::select! {
+            all = all => all?,
+            // A listener that goes away is noticed at once, and not only when there is something to tell it.
+            () = gone(listener.as_ref()) => return Err(TranscribeError::Hangup),
+        };
+        let failed = transcript.gaps.iter().any(|gap| gap.reason == GapReason::Engine);
+        if failed && end.account.decoded == 0 {
+            return Err(TranscribeError::Engine);
+        }
+        transcript.language = language.or(end.language);
+        transcript.duration = end.duration;
+        transcript.account = end.account;
+        Ok(transcript)
+    }
+}
+
+/// Gathers what is told until there is nothing more to tell, and passes finals on.
+async fn collect(
+    mut told: mpsc::Receiver<Event>,
+    listener: Option<&mpsc::Sender<Segment>>,
+) -> Result<Transcript, Hangup> {
+    let mut transcript = Transcript::default();
+    while let Some(event) = told.recv().await {
+        match event {
+            Event::Final(segment) => {
+                if let Some(listener) = listener {
+                    listener.send(segment.clone()).await.map_err(|_| Hangup)?;
+                }
+                transcript.segments.push(segment);
+            }
+            Event::Gap(gap) => transcript.gaps.push(gap),
+            Event::SpeechStarted { .. } | Event::SpeechStopped { .. } => {}
+        }
+    }
+    Ok(transcript)
+}
+
+async fn gone(listener: Option<&mpsc::Sender<Segment>>) {
+    match listener {
+        Some(listener) => listener.closed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,96 @@
+//! A file as a source of audio: decoded on a thread that may block, a few seconds ahead of the session at most.
+
+use std::fs::File;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::audio::{AudioError, FileDecoder, FileOptions};
+use crate::transcript::{RATE, Samples};
+
+/// A file that was looked at and is audio, as far as its head tells.
+pub struct Source(Kind);
+
+enum Kind {
+    File(Box<FileDecoder>),
+    /// Stands for an upload that is no audio, where the engine takes placeholders.
+    Placeholder,
+}
+
+/// Chunks that may wait between the decoder and the session.
+const AHEAD: usize = 4;
+/// The longest chunk: short enough that judging it does not hold up the other tasks of a thread.
+const CHUNK: usize = RATE as usize / 2;
+
+impl Source {
+    /// Blocks.
+    pub(super) fn open(file: File, options: &FileOptions, placeholders: bool) -> Result<Self, AudioError> {
+        match FileDecoder::open(file, options) {
+            Ok(decoder) => Ok(Self(Kind::File(Box::new(decoder)))),
+            Err(AudioError::Unsupported(_) | AudioError::Corrupt(_)) if placeholders => {
+                Ok(Self(Kind::Placeholder))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How long the container says it is. Never trusted for more than a progress bar.
+    pub fn length_hint(&self) -> Option<Samples> {
+        match &self.0 {
+            Kind::File(decoder) => decoder.length_hint(),
+            Kind::Placeholder => Some(Samples(u64::from(RATE))),
+        }
+    }
+
+    /// Starts reading. The chunks end where the file ends or breaks; [`Reading::finish`] says which it was.
+    pub(super) fn read(self) -> (Reading, mpsc::Receiver<Vec<f32>>) {
+        let (send, chunks) = mpsc::channel(AHEAD);
+        let task = tokio::task::spawn_blocking(move || match self.0 {
+            Kind::Placeholder => {
+                // One second that any detector by loudness takes for speech.
+                let tone = (0..RATE).map(|n| 0.3 * (n as f32 * 0.9).sin()).collect();
+                drop(send.blocking_send(tone));
+                Ok(())
+            }
+            Kind::File(decoder) => pump(*decoder, &send),
+        });
+        (Reading(task), chunks)
+    }
+}
+
+/// Reads until the end, an error, or until nobody takes the chunks any more.
+fn pump(mut decoder: FileDecoder, send: &mpsc::Sender<Vec<f32>>) -> Result<(), AudioError> {
+    loop {
+        let mut pcm = Vec::new();
+        let more = decoder.read(&mut pcm)?;
+        for chunk in pcm.chunks(CHUNK) {
+            if send.blocking_send(chunk.to_vec()).is_err() {
+                return Ok(());
+            }
+        }
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// A file that is being read. The thread ends by itself once the receiver of its chunks is gone.
+pub(super) struct Reading(JoinHandle<Result<(), AudioError>>);
+
+impl Reading {
+    /// How reading ended.
+    pub(super) async fn finish(self) -> Result<(), AudioError> {
+        self.0.await.unwrap_or_else(|_| Err(crashed()))
+    }
+}
+
+/// Runs what blocks on a thread for it.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AudioError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| crashed())
+}
+
+fn crashed() -> AudioError {
+    AudioError::Corrupt("its decoder crashed".to_owned())
+}
