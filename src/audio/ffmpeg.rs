@@ -42,6 +42,7 @@ pub struct Ffmpeg {
 impl Ffmpeg {
     /// The first `ffmpeg` on the `PATH`. Finding it does not mean that it is allowed: that is the operator's
     /// decision.
+    #[expect(clippy::disallowed_methods, reason = "PATH is where programs are, not a setting of this server")]
     pub fn find() -> Option<Self> {
         let path = std::env::var_os("PATH")?;
         let name = format!("ffmpeg{}", std::env::consts::EXE_SUFFIX);

@@ -16,6 +16,8 @@ use crate::transcript::{Phrase, RATE, Recognition, Samples, Span, Token};
 pub(super) struct WhisperRecognizer {
     context: Arc<WhisperContext>,
     state: WhisperState,
+    /// Whether the state's random numbers have been drawn from.
+    drawn: bool,
     config: Arc<WhisperConfig>,
     languages: Vec<Language>,
     /// Built once per language and search, because building them leaks the language's name.
@@ -69,8 +71,6 @@ impl Recognizer for WhisperRecognizer {
             if good || request.effort == Effort::Draft || !self.config.fallback || temperature > 1.0 + 1e-3 {
                 break;
             }
-            // A fresh state: the sampler must not remember earlier windows.
-            self.state = self.context.create_state().map_err(failed)?;
         }
         let phrases = best.map_or_else(Vec::new, |attempt| attempt.phrases);
         Ok(Recognition { phrases, language: Some(language) })
@@ -102,7 +102,7 @@ impl WhisperRecognizer {
         languages: Vec<Language>,
     ) -> Result<Self, EngineError> {
         let state = context.create_state().map_err(failed)?;
-        Ok(Self { context, state, config, languages, parameters: Vec::new() })
+        Ok(Self { context, state, drawn: false, config, languages, parameters: Vec::new() })
     }
 
     /// The likeliest of the candidates, or of all languages the model knows.
@@ -170,6 +170,10 @@ impl WhisperRecognizer {
         if !prompt.is_empty() {
             parameters.set_tokens(prompt);
         }
+        if self.drawn {
+            self.state = self.context.create_state().map_err(failed)?;
+        }
+        self.drawn = search != Search::Beams(1);
         let guard = Guard::new(abort, self.context.token_beg());
         guard.install(&mut parameters);
         let result = self.state.full(parameters, pcm);
