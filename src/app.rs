@@ -82,7 +82,7 @@ impl App {
 /// Loads the engine and starts its threads. Blocks, for as long as a download takes.
 pub fn start_engine(config: &EngineConfig) -> anyhow::Result<(Pool, Workers)> {
     let started = Instant::now();
-    let engine = load(&config.choice)?;
+    let engine = load_engine(&config.choice)?;
     let traits = engine.traits().clone();
     let (pool, workers) = Pool::start(engine, config.pool)?;
     tracing::info!(
@@ -99,7 +99,8 @@ pub fn start_engine(config: &EngineConfig) -> anyhow::Result<(Pool, Workers)> {
     Ok((pool, workers))
 }
 
-fn load(choice: &EngineChoice) -> anyhow::Result<Arc<dyn Engine>> {
+/// Loads an engine without starting threads for it. Blocks.
+pub fn load_engine(choice: &EngineChoice) -> anyhow::Result<Arc<dyn Engine>> {
     match choice {
         EngineChoice::Script(config) => Ok(Arc::new(Script::new(*config))),
         #[cfg(feature = "whisper")]

@@ -128,7 +128,7 @@ impl Transcriber {
         let language = work.language.or(only);
         let session = SessionConfig {
             endpoint: work.endpoint,
-            window: work.window,
+            window: WindowConfig { max: work.window.max.min(self.traits().max_window), ..work.window },
             max_in_flight: self.config.file_windows,
             language: if language.is_some() { SpokenLanguage::Given } else { SpokenLanguage::Detect },
         };

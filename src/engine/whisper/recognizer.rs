@@ -16,7 +16,9 @@ use crate::transcript::{Phrase, RATE, Recognition, Samples, Span, Token};
 pub(super) struct WhisperRecognizer {
     context: Arc<WhisperContext>,
     state: WhisperState,
-    /// Whether the state's random numbers have been drawn from.
+    /// Whether the state has been through a decode, and remembers its context length.
+    used: bool,
+    /// Whether its random numbers have been drawn from.
     drawn: bool,
     config: Arc<WhisperConfig>,
     languages: Vec<Language>,
@@ -45,6 +47,10 @@ const TEMPERATURE_STEP: f32 = 0.2;
 const SHORTEST: usize = RATE as usize;
 /// The most prompt tokens Whisper looks at.
 const PROMPT_TOKENS: usize = 224;
+/// The most of a prompt that is looked at, in bytes from its end: more than its tokens ever hold.
+const PROMPT_BYTES: usize = 1200;
+/// The most of the terms to expect that is looked at, in bytes from their beginning.
+const KEYWORD_BYTES: usize = 600;
 /// Encoder positions per second.
 const POSITIONS: usize = 50;
 
@@ -64,7 +70,7 @@ impl Recognizer for WhisperRecognizer {
         loop {
             let attempt = self.attempt(&pcm, language, &prompt, temperature, request, abort)?;
             let good = !attempt.doubtful();
-            if best.as_ref().is_none_or(|best| good || attempt.confidence > best.confidence) {
+            if best.as_ref().is_none_or(|best| good || attempt.rank() > best.rank()) {
                 best = Some(attempt);
             }
             temperature += TEMPERATURE_STEP;
@@ -90,8 +96,16 @@ struct Attempt {
 impl Attempt {
     fn doubtful(&self) -> bool {
         let unsure = self.confidence < LOGPROB_THRESHOLD && self.no_speech < NO_SPEECH_THRESHOLD;
-        let stuck = self.tokens > 32 && self.entropy < ENTROPY_THRESHOLD;
-        unsure || stuck
+        unsure || self.stuck()
+    }
+
+    fn stuck(&self) -> bool {
+        self.tokens > 32 && self.entropy < ENTROPY_THRESHOLD
+    }
+
+    /// Which of the doubtful ones is best. A stuck decoder is very sure of itself, so that comes first.
+    fn rank(&self) -> (bool, f32) {
+        (!self.stuck(), self.confidence)
     }
 }
 
@@ -102,7 +116,7 @@ impl WhisperRecognizer {
         languages: Vec<Language>,
     ) -> Result<Self, EngineError> {
         let state = context.create_state().map_err(failed)?;
-        Ok(Self { context, state, drawn: false, config, languages, parameters: Vec::new() })
+        Ok(Self { context, state, used: false, drawn: false, config, languages, parameters: Vec::new() })
     }
 
     /// The likeliest of the candidates, or of all languages the model knows.
@@ -112,12 +126,15 @@ impl WhisperRecognizer {
         candidates: &[Language],
         abort: &Abort,
     ) -> Result<Language, EngineError> {
-        let candidates = if candidates.is_empty() { &self.languages[..] } else { candidates };
-        if let [only] = candidates {
-            return Ok(*only);
+        let candidates = if candidates.is_empty() { self.languages.clone() } else { candidates.to_vec() };
+        if let [only] = candidates[..] {
+            return Ok(only);
         }
         if abort.is_set() {
             return Err(EngineError::Aborted);
+        }
+        if self.used {
+            self.renew()?;
         }
         self.state.pcm_to_mel(pcm, self.config.threads).map_err(failed)?;
         let (_, probabilities) = self.state.lang_detect(0, self.config.threads).map_err(failed)?;
@@ -129,15 +146,21 @@ impl WhisperRecognizer {
         Ok(likeliest.copied().unwrap_or(Language::ENGLISH))
     }
 
+    fn renew(&mut self) -> Result<(), EngineError> {
+        self.state = self.context.create_state().map_err(failed)?;
+        (self.used, self.drawn) = (false, false);
+        Ok(())
+    }
+
     /// The prompt's last tokens, the terms to expect in front of it.
     fn prompt(&self, request: &Request) -> Result<Vec<c_int>, EngineError> {
-        let mut text = request.options.keywords.join(", ");
-        if let Some(prompt) = &request.options.prompt {
-            if !text.is_empty() {
-                text.push_str(". ");
-            }
-            text.push_str(prompt);
-        }
+        // The engine's tokeniser recurses once per letter of a word, so what it gets is bounded here.
+        let keywords = request.options.keywords.join(", ");
+        let keywords = &keywords[..keywords.floor_char_boundary(KEYWORD_BYTES)];
+        let prompt = request.options.prompt.as_deref().unwrap_or_default().trim();
+        let prompt = &prompt[prompt.ceil_char_boundary(prompt.len().saturating_sub(PROMPT_BYTES))..];
+        let text =
+            [keywords, prompt].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(". ");
         if text.trim().is_empty() {
             return Ok(Vec::new());
         }
@@ -171,8 +194,9 @@ impl WhisperRecognizer {
             parameters.set_tokens(prompt);
         }
         if self.drawn {
-            self.state = self.context.create_state().map_err(failed)?;
+            self.renew()?;
         }
+        self.used = true;
         self.drawn = search != Search::Beams(1);
         let guard = Guard::new(abort, self.context.token_beg());
         guard.install(&mut parameters);
