@@ -23,7 +23,7 @@ from openai.types.audio import (
 )
 
 AUDIO = Path(__file__).parent.parent / "audio"
-RECORDINGS = ["sentence-04-slt.flac", "sentence-08-slt.flac", "sentence-11-slt.flac"]
+RECORDINGS = ["sentence-04-slt.flac", "sentence-08-slt.flac", "sentence-10-espeak.flac"]
 RECORDING = RECORDINGS[0]
 MANIFEST = {entry["file"]: entry for entry in json.loads((AUDIO / "manifest.json").read_text())}
 
