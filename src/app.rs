@@ -104,19 +104,19 @@ pub fn load_engine(choice: &EngineChoice) -> anyhow::Result<Arc<dyn Engine>> {
     match choice {
         EngineChoice::Script(config) => Ok(Arc::new(Script::new(*config))),
         #[cfg(feature = "whisper")]
-        EngineChoice::Whisper { .. } => Ok(Arc::new(load_whisper(choice)?)),
+        EngineChoice::Whisper(choice) => Ok(Arc::new(load_whisper(choice)?)),
         #[cfg(not(feature = "whisper"))]
-        EngineChoice::Whisper { .. } => anyhow::bail!("this build has no Whisper engine"),
+        EngineChoice::Whisper(_) => anyhow::bail!("this build has no Whisper engine"),
     }
 }
 
 #[cfg(feature = "whisper")]
-fn load_whisper(choice: &EngineChoice) -> anyhow::Result<crate::engine::whisper::Whisper> {
+fn load_whisper(choice: &crate::config::WhisperChoice) -> anyhow::Result<crate::engine::whisper::Whisper> {
     use crate::config::{AudioCtx, DeviceChoice};
     use crate::engine::models::{self, Bar, Resolved, Weights};
     use crate::engine::whisper::{self, Alignment, AudioContext, Whisper, WhisperConfig};
 
-    let EngineChoice::Whisper {
+    let crate::config::WhisperChoice {
         model,
         hub,
         device,
@@ -125,10 +125,7 @@ fn load_whisper(choice: &EngineChoice) -> anyhow::Result<crate::engine::whisper:
         audio_ctx,
         fallback,
         flash_attention,
-    } = choice
-    else {
-        anyhow::bail!("this is not Whisper's configuration");
-    };
+    } = choice;
     let fits = if whisper::GPU_BUILD && *device != DeviceChoice::Cpu {
         models::Device::Gpu
     } else {

@@ -21,7 +21,6 @@ use crate::engine::Task;
 use crate::engine::models::request_name_known;
 use crate::engine::pool::Slot;
 use crate::pipeline::{Source, Work};
-use crate::session::WindowConfig;
 use crate::transcript::Samples;
 
 type Form = Result<Multipart, MultipartRejection>;
@@ -70,20 +69,19 @@ async fn answer(house: Arc<House>, form: Form, task: Task) -> Result<Response, A
 
 /// The server's own way of working, with what the request wants otherwise.
 fn work(house: &House, order: Order) -> Work {
-    let mut work = house.transcriber.work(order.options, order.language);
-    if let Some(max) = order.window {
-        work.window = WindowConfig::with_max(max);
+    let Order { options, language, window, endpointing } = order;
+    let mut work = house.transcriber.work(options, language);
+    if let Some(longest) = window {
+        work = work.with_window(longest);
     }
-    let wishes = order.endpointing;
-    if let Some(threshold) = wishes.threshold {
-        // The ends of the scale would hear everything or nothing.
-        work.endpoint = work.endpoint.with_threshold(threshold.clamp(0.05, 0.95));
+    if let Some(threshold) = endpointing.threshold {
+        work = work.with_threshold(threshold);
     }
-    if let Some(millis) = wishes.silence_duration_ms {
-        work.endpoint = work.endpoint.with_hangover(Samples::from_millis(millis.into()));
+    if let Some(millis) = endpointing.silence_duration_ms {
+        work = work.with_silence(Samples::from_millis(millis.into()));
     }
-    if let Some(millis) = wishes.prefix_padding_ms {
-        work.endpoint = work.endpoint.with_preroll(Samples::from_millis(millis.into()));
+    if let Some(millis) = endpointing.prefix_padding_ms {
+        work = work.with_padding(Samples::from_millis(millis.into()));
     }
     work
 }

@@ -20,7 +20,7 @@ use crate::engine::pool::{Lane, Overloaded, Pool, Slot};
 use crate::engine::{DecodeOptions, EngineTraits};
 use crate::language::Language;
 use crate::session::{EndpointConfig, Session, SessionConfig, SpokenLanguage, WindowConfig};
-use crate::transcript::{Event, GapReason, Segment, Transcript};
+use crate::transcript::{Event, GapReason, Samples, Segment, Transcript};
 use crate::vad::VadKind;
 
 /// What every transcription of this process shares.
@@ -52,10 +52,35 @@ pub struct Work {
     pub options: DecodeOptions,
     /// The language, where it was named.
     pub language: Option<Language>,
-    /// When utterances start and end.
-    pub endpoint: EndpointConfig,
-    /// How they are cut.
-    pub window: WindowConfig,
+    endpoint: EndpointConfig,
+    window: WindowConfig,
+}
+
+impl Work {
+    /// Other windows than the server's. The model's longest is never exceeded.
+    #[must_use]
+    pub fn with_window(self, longest: Samples) -> Self {
+        Self { window: WindowConfig::with_max(longest), ..self }
+    }
+
+    /// Another probability above which speech begins. The ends of the scale would hear everything or nothing, so
+    /// they are kept away from.
+    #[must_use]
+    pub fn with_threshold(self, threshold: f32) -> Self {
+        Self { endpoint: self.endpoint.with_threshold(threshold.clamp(0.05, 0.95)), ..self }
+    }
+
+    /// Another silence that ends an utterance.
+    #[must_use]
+    pub fn with_silence(self, silence: Samples) -> Self {
+        Self { endpoint: self.endpoint.with_hangover(silence), ..self }
+    }
+
+    /// Another stretch before speech that is taken along.
+    #[must_use]
+    pub fn with_padding(self, padding: Samples) -> Self {
+        Self { endpoint: self.endpoint.with_preroll(padding), ..self }
+    }
 }
 
 /// Why there is no transcript.

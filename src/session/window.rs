@@ -86,7 +86,7 @@ impl Timeline {
         frame.iter_mut().zip(self.range(span)).for_each(|(to, from)| *to = *from);
     }
 
-    fn range(&self, span: Span) -> impl Iterator<Item = &f32> + ExactSizeIterator {
+    fn range(&self, span: Span) -> impl ExactSizeIterator<Item = &f32> {
         let from = (span.start.0 - self.start) as usize;
         let to = (span.end.0 - self.start) as usize;
         self.pcm.range(from..to)

@@ -103,7 +103,7 @@ impl World {
                     }
                 }
             }
-            if !ended && session.wants_audio() && !(behaviour.eager && !out.is_empty()) {
+            if !ended && session.wants_audio() && (out.is_empty() || !behaviour.eager) {
                 let size = sizes.next().copied().unwrap_or(1).clamp(1, rest.len().max(1)).min(rest.len());
                 if size == 0 {
                     session.handle(Input::End);

@@ -72,7 +72,7 @@ proptest! {
     #[test]
     fn failures_are_gaps_and_nothing_else_is_lost(words in words(60..600), every in 1u64..5, seed: u64) {
         let world = World::new(words, 1200);
-        let fails = move |n: u64| (n ^ seed) % (every + 1) == 0;
+        let fails = move |n: u64| (n ^ seed).is_multiple_of(every + 1);
         let outcome =
             world.run(config(2), &[4096], Behaviour { fails: Box::new(fails), ..Behaviour::default() });
         outcome.check(&world, &config(2));

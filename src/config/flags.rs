@@ -1,19 +1,17 @@
-//! Every flag in one place, and its one conversion into what the rooms use.
-//!
-//! A value comes from the command line, else from `WHISPERWIRE_…` in the environment, else from the name people
-//! bring along (`HOST`, `PORT`, `API_KEY`, `WHISPER_MODEL`, `HF_TOKEN`, …), else from the same names in a `.env`
-//! file, else from the default. Bad configuration is one sentence, and nothing has been bound or loaded by then.
+//! The flags, as people write them, and their conversion.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
+use super::{
+    AudioCtx, Bad, ConfigError, DeviceChoice, EngineChoice, EngineConfig, Format, ServeConfig,
+    TranscribeConfig, WhisperChoice,
+};
 use crate::audio::{Ffmpeg, FileOptions, Limits};
-use crate::engine::models::{HubConfig, ModelsCommand, Spec, default_cache_dir};
+use crate::engine::models::{HubConfig, ModelsCommand, default_cache_dir};
 use crate::engine::pool::PoolConfig;
 use crate::engine::script::ScriptConfig;
 use crate::http::HttpConfig;
@@ -22,26 +20,6 @@ use crate::session::{EndpointConfig, WindowConfig};
 use crate::telemetry::LogConfig;
 use crate::transcript::Samples;
 use crate::vad::VadKind;
-
-/// Speech goes in while it is spoken, words come out.
-#[derive(Debug, Parser)]
-#[command(name = "whisperwire", version, arg_required_else_help = true, max_term_width = 110)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Runs the server
-    Serve(Box<ServeFlags>),
-    /// Transcribes files without a server
-    Transcribe(Box<TranscribeFlags>),
-    /// Lists, downloads and deletes models
-    Models(ModelsFlags),
-}
 
 /// The flags of `whisperwire serve`.
 #[derive(Debug, Args)]
@@ -97,17 +75,6 @@ pub struct ModelsFlags {
     pub command: ModelsCommand,
     #[command(flatten)]
     hub: HubFlags,
-}
-
-/// What `whisperwire transcribe` writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "the names say it, and a comment would stand in --help")]
-pub enum Format {
-    Text,
-    Srt,
-    Vtt,
-    Json,
-    Tsv,
 }
 
 #[derive(Debug, Args)]
@@ -193,7 +160,6 @@ struct EngineFlags {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum EngineName {
-    #[cfg(feature = "whisper")]
     Whisper,
     Script,
 }
@@ -203,17 +169,6 @@ impl EngineName {
     const DEFAULT: Self = Self::Whisper;
     #[cfg(not(feature = "whisper"))]
     const DEFAULT: Self = Self::Script;
-}
-
-/// Where to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// A GPU if there is one.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// This GPU or none.
-    Gpu(u32),
 }
 
 fn device(text: &str) -> Result<DeviceChoice, String> {
@@ -228,17 +183,6 @@ fn device(text: &str) -> Result<DeviceChoice, String> {
             .map(DeviceChoice::Gpu)
             .ok_or_else(|| "must be auto, cpu, or gpu:N".into()),
     }
-}
-
-/// How many encoder positions a window gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AudioCtx {
-    /// As many as it needs, and as the model bears.
-    Auto,
-    /// All.
-    Full,
-    /// At least so many.
-    Positions(u32),
 }
 
 fn audio_ctx(text: &str) -> Result<AudioCtx, String> {
@@ -324,147 +268,6 @@ struct LogFlags {
     log_json: bool,
 }
 
-/// What the server needs to start.
-#[derive(Debug)]
-pub struct ServeConfig {
-    /// The skin.
-    pub http: HttpConfig,
-    /// The engine room.
-    pub engine: EngineConfig,
-    /// How audio becomes text.
-    pub pipeline: PipelineConfig,
-    /// What is logged.
-    pub log: LogConfig,
-}
-
-/// What the offline transcription needs.
-#[derive(Debug)]
-pub struct TranscribeConfig {
-    /// The engine room.
-    pub engine: EngineConfig,
-    /// How audio becomes text.
-    pub pipeline: PipelineConfig,
-    /// What is logged.
-    pub log: LogConfig,
-}
-
-/// Which engine, and how it runs.
-#[derive(Clone, Debug)]
-pub struct EngineConfig {
-    /// Which.
-    pub choice: EngineChoice,
-    /// The threads and slots.
-    pub pool: PoolConfig,
-}
-
-/// Which engine.
-#[derive(Clone, Debug)]
-pub enum EngineChoice {
-    /// The deterministic one.
-    Script(ScriptConfig),
-    /// Whisper. `None` leaves a setting to the model.
-    Whisper {
-        /// Which weights.
-        model: Spec,
-        /// Where to get them.
-        hub: HubConfig,
-        /// Where to run.
-        device: DeviceChoice,
-        /// Threads per worker.
-        threads: usize,
-        /// Beams for finals.
-        beam_size: Option<u32>,
-        /// Encoder positions per window.
-        audio_ctx: AudioCtx,
-        /// Whether doubtful windows are tried again.
-        fallback: Option<bool>,
-        /// Whether attention is fused.
-        flash_attention: bool,
-    },
-}
-
-/// Bad configuration: one sentence for people.
-#[derive(Debug)]
-pub enum ConfigError {
-    /// What clap says about a flag, or a request for help, which is no error.
-    Usage(clap::Error),
-    /// Flags that do not go together, or a value nothing can be done with.
-    Bad(String),
-}
-
-type Bad<T> = Result<T, ConfigError>;
-
-impl Cli {
-    /// Reads the command line, the environment and `.env`.
-    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Bad<Self> {
-        let file = dotenvy::dotenv_iter().ok().into_iter().flatten().flatten().collect();
-        Self::read_with(arguments, &Environment { file })
-    }
-
-    fn read_with(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Bad<Self> {
-        let command = environment.fill_in(Self::command());
-        let matches = command.try_get_matches_from(arguments).map_err(ConfigError::Usage)?;
-        Self::from_arg_matches(&matches).map_err(ConfigError::Usage)
-    }
-}
-
-/// The names that people bring along, by the name of this program.
-const BROUGHT_NAMES: [(&str, &str); 9] = [
-    ("WHISPERWIRE_HOST", "HOST"),
-    ("WHISPERWIRE_PORT", "PORT"),
-    ("WHISPERWIRE_API_KEY", "API_KEY"),
-    ("WHISPERWIRE_MODEL", "WHISPER_MODEL"),
-    ("WHISPERWIRE_HUB_TOKEN", "HF_TOKEN"),
-    ("WHISPERWIRE_HUB_ENDPOINT", "HF_ENDPOINT"),
-    ("WHISPERWIRE_OFFLINE", "HF_HUB_OFFLINE"),
-    ("WHISPERWIRE_DEVICE", "WHISPER_DEVICE"),
-    ("WHISPERWIRE_LOG", "RUST_LOG"),
-];
-
-struct Environment {
-    /// What `.env` says.
-    file: HashMap<String, String>,
-}
-
-impl Environment {
-    /// Makes what the environment says under other names, or `.env` says, the default of its flag. What it says
-    /// under the flag's own name, clap reads itself.
-    fn fill_in(&self, command: clap::Command) -> clap::Command {
-        let subcommands: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        subcommands.into_iter().fold(command, |command, name| {
-            command.mut_subcommand(name, |subcommand| subcommand.mut_args(|arg| self.fill_in_arg(arg)))
-        })
-    }
-
-    fn fill_in_arg(&self, arg: clap::Arg) -> clap::Arg {
-        let Some(name) = arg.get_env().and_then(|name| name.to_str()).map(str::to_owned) else {
-            return arg;
-        };
-        let brought = BROUGHT_NAMES.iter().find(|(own, _)| *own == name).map(|(_, brought)| *brought);
-        let value = self
-            .file
-            .get(&name)
-            .cloned()
-            .filter(|value| !value.is_empty())
-            .or_else(|| brought.and_then(variable))
-            .or_else(|| brought.and_then(|name| self.file.get(name).cloned()))
-            .filter(|value| !value.is_empty());
-        match value {
-            Some(value) if matches!(arg.get_action(), clap::ArgAction::SetTrue) => {
-                let on = matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on");
-                arg.default_value(if on { "true" } else { "false" })
-            }
-            Some(value) => arg.default_value(value),
-            None => arg,
-        }
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 impl ServeFlags {
     /// Checks across flags and converts to what the rooms use.
     pub fn config(self) -> Bad<ServeConfig> {
@@ -527,8 +330,7 @@ impl EngineFlags {
                 delay: Duration::from_millis(self.script_delay_ms),
                 ..ScriptConfig::default()
             }),
-            #[cfg(feature = "whisper")]
-            EngineName::Whisper => EngineChoice::Whisper {
+            EngineName::Whisper => EngineChoice::Whisper(Box::new(WhisperChoice {
                 model: self.model.parse().map_err(|error| ConfigError::Bad(format!("--model: {error}")))?,
                 hub: hub.clone().config(),
                 device: self.device,
@@ -537,7 +339,7 @@ impl EngineFlags {
                 audio_ctx: self.audio_ctx,
                 fallback: self.fallback,
                 flash_attention: self.flash_attention,
-            },
+            })),
         };
         Ok(EngineConfig { choice, pool })
     }
@@ -583,7 +385,7 @@ impl PipelineFlags {
             (Some(VadName::Earshot), _) => VadKind::Earshot,
             (Some(VadName::Webrtc), _) => VadKind::Webrtc,
             (Some(VadName::Energy), _) => VadKind::Energy,
-            (None, EngineChoice::Whisper { .. }) => VadKind::Earshot,
+            (None, EngineChoice::Whisper(_)) => VadKind::Earshot,
             // The script is heard where it is loud, so loudness alone must decide.
             (None, EngineChoice::Script(_)) => VadKind::Energy,
         };
@@ -615,69 +417,6 @@ impl LogFlags {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(arguments: &str, file: &[(&str, &str)]) -> Bad<Cli> {
-        let file = file.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let arguments = std::iter::once("whisperwire").chain(arguments.split_whitespace());
-        Cli::read_with(arguments.map(OsString::from), &Environment { file })
-    }
-
-    fn serve(arguments: &str, file: &[(&str, &str)]) -> Bad<ServeConfig> {
-        match read(&format!("serve --engine script {arguments}"), file)?.command {
-            Command::Serve(flags) => flags.config(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_flags_are_well_formed() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_flag_beats_the_file_and_the_own_name_beats_the_brought_one() {
-        let port = |arguments: &str, file: &[(&str, &str)]| {
-            serve(arguments, file).expect("good").http.address.port()
-        };
-        assert_eq!(port("", &[]), 8000);
-        assert_eq!(port("", &[("PORT", "8001")]), 8001);
-        assert_eq!(port("", &[("PORT", "8001"), ("WHISPERWIRE_PORT", "8002")]), 8002);
-        assert_eq!(port("--port 8003", &[("PORT", "8001"), ("WHISPERWIRE_PORT", "8002")]), 8003);
-        assert_eq!(port("", &[("PORT", "")]), 8000);
-    }
-
-    #[test]
-    fn other_machines_are_served_with_a_key_or_on_purpose_only() {
-        assert!(matches!(serve("--host 0.0.0.0", &[]), Err(ConfigError::Bad(_))));
-        assert!(serve("--host 0.0.0.0 --allow-anybody", &[]).is_ok());
-        let config = serve("--host 0.0.0.0", &[("API_KEY", "one,two")]).expect("has keys");
-        assert_eq!(config.http.api_keys, ["one", "two"]);
-    }
-
-    #[test]
-    fn nonsense_is_refused() {
-        for arguments in [
-            "--port 70000",
-            "--host nowhere",
-            "--audio-ctx 0",
-            "--audio-ctx 2000",
-            "--device tpu",
-            "--vad-threshold 2",
-            "--file-window 60",
-            "--silence-ms 1",
-            "--beam-size 9",
-            "--nonsense",
-        ] {
-            assert!(matches!(serve(arguments, &[]), Err(ConfigError::Usage(_))), "{arguments}");
-        }
-        assert!(matches!(serve("", &[("PORT", "many")]), Err(ConfigError::Usage(_))));
-    }
-
-    #[test]
-    fn switches_are_read_from_the_file() {
-        assert!(serve("--host 0.0.0.0", &[("WHISPERWIRE_ALLOW_ANYBODY", "1")]).is_ok());
-        assert!(serve("--host 0.0.0.0", &[("WHISPERWIRE_ALLOW_ANYBODY", "false")]).is_err());
-    }
 
     #[test]
     fn threads_never_outnumber_the_cores_by_default() {
