@@ -132,7 +132,10 @@ fn load_whisper(choice: &crate::config::WhisperChoice) -> anyhow::Result<crate::
         models::Device::Cpu
     };
     let Resolved { name, weights, preset, note } = models::resolve(model, hub, fits, &mut Bar::default())?;
-    if let Some(note) = note.filter(|note| note != models::BUNDLED_CAVEAT) {
+    // The bundled model's caveat is told once, when the engine is ready.
+    let note = note.unwrap_or_default().replace(models::BUNDLED_CAVEAT, "");
+    let note = note.trim_end_matches("; ");
+    if !note.is_empty() {
         tracing::warn!("{note}");
     }
     let bundled = weights == Weights::Bundled;

@@ -2,6 +2,8 @@
 //!
 //! Never logged, at any level: audio, transcripts, prompts, keys.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// What is logged.
@@ -23,7 +25,7 @@ impl LogConfig {
         let started = if self.json {
             builder.json().flatten_event(true).try_init()
         } else {
-            builder.with_target(false).compact().try_init()
+            builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).compact().try_init()
         };
         drop(started);
         Ok(())

@@ -234,6 +234,9 @@ struct PipelineFlags {
     /// The most channels of a recording
     #[arg(long, env = "WHISPERWIRE_MAX_CHANNELS", default_value_t = 32)]
     max_channels: u16,
+    /// The highest sample rate of a recording, in Hz
+    #[arg(long, env = "WHISPERWIRE_MAX_SAMPLE_RATE", default_value_t = 384_000)]
+    max_sample_rate: u32,
     /// Lets ffmpeg read what this program cannot, if it is installed
     #[arg(long, env = "WHISPERWIRE_FFMPEG")]
     ffmpeg: bool,
@@ -400,7 +403,7 @@ impl PipelineFlags {
                 limits: Limits {
                     duration: Samples::from_millis(self.max_audio_minutes.max(1) * 60_000),
                     channels: self.max_channels.max(1),
-                    ..Limits::default()
+                    rate: self.max_sample_rate,
                 },
                 ffmpeg,
             },

@@ -185,7 +185,14 @@ impl Environment {
     fn fill_in(&self, command: clap::Command) -> clap::Command {
         let subcommands: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
         subcommands.into_iter().fold(command, |command, name| {
-            command.mut_subcommand(name, |subcommand| subcommand.mut_args(|arg| self.fill_in_arg(arg)))
+            let quiet = name == "transcribe";
+            command.mut_subcommand(name, |subcommand| {
+                subcommand.mut_args(|arg| {
+                    // Who transcribes a file wants its words, and to hear of what went wrong.
+                    let arg = if quiet && arg.get_id() == "log" { arg.default_value("warn") } else { arg };
+                    self.fill_in_arg(arg)
+                })
+            })
         })
     }
 
@@ -202,11 +209,12 @@ impl Environment {
             .or_else(|| brought.and_then(variable))
             .or_else(|| brought.and_then(|name| self.file.get(name).cloned()))
             .filter(|value| !value.is_empty());
+        let arg = match arg.get_action() {
+            // Environments say 1, yes and on as well.
+            clap::ArgAction::SetTrue => arg.value_parser(clap::builder::BoolishValueParser::new()),
+            _ => arg,
+        };
         match value {
-            Some(value) if matches!(arg.get_action(), clap::ArgAction::SetTrue) => {
-                let on = matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on");
-                arg.default_value(if on { "true" } else { "false" })
-            }
             Some(value) => arg.default_value(value),
             None => arg,
         }
@@ -238,6 +246,37 @@ mod tests {
     #[test]
     fn the_flags_are_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// One row per flag of `serve`, as the README has them.
+    fn table() -> Vec<String> {
+        let mut command = Cli::command();
+        command.build();
+        let serve = command.find_subcommand("serve").expect("there is a server");
+        let row = |arg: &clap::Arg| {
+            let own = arg.get_env()?.to_str()?.to_owned();
+            let brought = BROUGHT_NAMES.iter().filter(|(name, _)| *name == own).map(|(_, brought)| *brought);
+            let names: Vec<String> =
+                std::iter::once(own.as_str()).chain(brought).map(|name| format!("`{name}`")).collect();
+            let default: Vec<&str> =
+                arg.get_default_values().iter().filter_map(|value| value.to_str()).collect();
+            let (flag, help) = (arg.get_long()?, arg.get_help()?.to_string().replace('\n', " "));
+            Some(format!("| `--{flag}` | {} | {} | {help} |", names.join(", "), default.join(",")))
+        };
+        serve.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(row).collect()
+    }
+
+    #[test]
+    fn the_readme_lists_every_flag() {
+        let readme = include_str!("../../README.md");
+        let table = table();
+        assert!(table.len() > 20);
+        let missing: Vec<&String> = table.iter().filter(|row| !readme.contains(row.as_str())).collect();
+        assert!(
+            missing.is_empty(),
+            "README.md lacks:\n{}",
+            missing.iter().map(|row| row.as_str()).collect::<Vec<_>>().join("\n")
+        );
     }
 
     #[test]

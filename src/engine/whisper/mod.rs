@@ -1,9 +1,9 @@
 //! Whisper through whisper-rs (whisper.cpp 1.8.3). The one place that knows the engine, and with it its traps:
 //!
-//! * The safe abort closure of whisper-rs is unsound, so the raw callback with a flag is used ([`guard`]).
+//! * The safe abort closure of whisper-rs is unsound, so the raw callback with a flag is used (`guard.rs`).
 //! * A failed assertion in the engine ends the process. What a stranger's audio could bring about is ruled out
-//!   beforehand (also [`guard`]); model files are checked before they come here.
-//! * `set_language` leaks its string, so parameters are built once per language and cloned ([`recognizer`]).
+//!   beforehand (also `guard.rs`); model files are checked before they come here.
+//! * `set_language` leaks its string, so parameters are built once per language and cloned (`recognizer.rs`).
 //! * Prompts go in as borrowed tokens; as text they would leak too.
 //! * Audio under 100 ms is ignored, so windows are padded with silence.
 //! * Beam search and the fallback ladder draw from random numbers that earlier windows have moved on, which would
