@@ -13,6 +13,8 @@
 mod device;
 mod guard;
 mod recognizer;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::ffi::c_int;
