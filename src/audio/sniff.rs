@@ -137,7 +137,11 @@ fn look_at_wave(file: &mut File, look: &mut Look) -> io::Result<()> {
             let available = length.saturating_sub(body);
             let honest = if declared == u64::from(u32::MAX) {
                 wide.filter(|wide| *wide <= available)
-            } else if declared == 0 && available > 0 && !are_chunks(file, body, length)? {
+            } else if declared < available.saturating_sub(declared)
+                && !are_chunks(file, body + declared + declared % 2, length)?
+            {
+                // Most of the file is behind the stated end and is nothing else: the field was never filled in, or
+                // a recording of more than 4 GB has run over it.
                 None
             } else {
                 Some(declared).filter(|declared| *declared <= available)

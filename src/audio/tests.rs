@@ -246,7 +246,7 @@ fn a_lying_wav_header_hides_nothing() {
     let honest = decode(&wave(20_000, 40_036, 40_000, b"")).expect("an honest file");
     assert_eq!(honest.len(), 20_000);
     for (outer, inner) in
-        [(u32::MAX, u32::MAX), (0, 0), (40_036, u32::MAX - 8), (36, 0), (0, 40_000), (3, 4_000_000)]
+        [(u32::MAX, u32::MAX), (0, 0), (40_036, u32::MAX - 8), (36, 0), (46, 11), (0, 40_000), (3, 4_000_000)]
     {
         let heard = decode(&wave(20_000, outer, inner, b""))
             .unwrap_or_else(|error| panic!("{outer} {inner}: {error}"));

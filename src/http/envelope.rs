@@ -1,4 +1,4 @@
-//! What every request is wrapped in: an id, a line in the log, and a net for panics.
+//! What every request is wrapped in: an id, a line in the log, a net for panics, and a watch on its body.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 
 use super::error::{ApiError, Cause};
+use super::intake::Intake;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -18,7 +19,12 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = format!("req_{}", uuid::Uuid::now_v7().simple());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (mut parts, body) = request.into_parts();
+    let intake = Intake::new(body, &parts.headers);
+    parts.extensions.insert(intake.clone());
+    let request = Request::from_parts(parts, intake.body());
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    intake.hear_out();
     let mut response = answer.unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response());
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);

@@ -8,6 +8,7 @@
 mod auth;
 mod envelope;
 mod error;
+mod intake;
 mod listener;
 mod openai;
 mod ops;

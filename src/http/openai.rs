@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::multipart::MultipartRejection;
-use axum::extract::{Multipart, State};
+use axum::extract::{Extension, Multipart, State};
 use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +15,7 @@ use whisperwire_protocol::{ErrorCode, TranscriptionForm};
 
 use super::House;
 use super::error::ApiError;
+use super::intake::Intake;
 use super::upload::{self, Upload};
 use crate::dialect::openai::{Order, StreamRenderer, order, render};
 use crate::engine::Task;
@@ -28,24 +29,29 @@ type Form = Result<Multipart, MultipartRejection>;
 /// The words as they were spoken.
 pub(super) async fn transcriptions(
     State(house): State<Arc<House>>,
+    Extension(intake): Extension<Intake>,
     form: Form,
 ) -> Result<Response, ApiError> {
-    answer(house, form, Task::Transcribe).await
+    answer(house, &intake, form, Task::Transcribe).await
 }
 
 /// English.
-pub(super) async fn translations(State(house): State<Arc<House>>, form: Form) -> Result<Response, ApiError> {
-    answer(house, form, Task::Translate).await
+pub(super) async fn translations(
+    State(house): State<Arc<House>>,
+    Extension(intake): Extension<Intake>,
+    form: Form,
+) -> Result<Response, ApiError> {
+    answer(house, &intake, form, Task::Translate).await
 }
 
-async fn answer(house: Arc<House>, form: Form, task: Task) -> Result<Response, ApiError> {
+async fn answer(house: Arc<House>, intake: &Intake, form: Form, task: Task) -> Result<Response, ApiError> {
     let multipart = form.map_err(|rejection| {
         ApiError::new(ErrorCode::InvalidRequest, format!("This is no form: {}.", rejection.body_text()))
     })?;
     // A full house is told so before its visitor has carried everything in. The slot itself is taken afterwards,
     // so that slow uploads do not hold up fast ones.
     drop(house.transcriber.admit()?);
-    let Upload { fields, file } = upload::receive(multipart, &house.config).await?;
+    let Upload { fields, file } = upload::receive(multipart, intake, &house.config).await?;
     let form = TranscriptionForm::from_fields(&fields, task == Task::Translate)?;
     let traits = house.transcriber.traits();
     if !traits.takes_placeholders {

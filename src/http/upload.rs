@@ -13,6 +13,7 @@ use whisperwire_protocol::ErrorCode;
 
 use super::HttpConfig;
 use super::error::ApiError;
+use super::intake::Intake;
 
 /// What was uploaded.
 pub(super) struct Upload {
@@ -26,35 +27,27 @@ const MAX_TEXT: usize = 1 << 20;
 const MAX_FIELDS: usize = 1000;
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 256 << 10;
-/// How much, and for how long, a refused upload is still listened to: a client that is cut off while it sends
-/// mostly shows its user a broken connection in place of our answer.
-const COURTESY: (u64, Duration) = (64 << 20, Duration::from_secs(3));
 
 /// Takes the whole body. Errors are the client's, with the status it deserves.
-pub(super) async fn receive(mut multipart: Multipart, config: &HttpConfig) -> Result<Upload, ApiError> {
-    match collect(&mut multipart, config).await {
-        Ok(upload) => Ok(upload),
-        Err(error) => {
-            drop(tokio::time::timeout(COURTESY.1, hear_out(&mut multipart)).await);
-            Err(error)
-        }
-    }
-}
-
-async fn collect(multipart: &mut Multipart, config: &HttpConfig) -> Result<Upload, ApiError> {
+pub(super) async fn receive(
+    mut multipart: Multipart,
+    intake: &Intake,
+    config: &HttpConfig,
+) -> Result<Upload, ApiError> {
+    let client = Client { intake, patience: config.upload_timeout };
     let mut fields = Vec::new();
     let mut file = None;
     let mut text = 0;
-    while let Some(mut field) = patient(config, multipart.next_field()).await? {
+    while let Some(mut field) = client.wait(multipart.next_field()).await? {
         let name = field.name().unwrap_or_default().to_owned();
         if name == "file" {
             if file.is_some() {
                 let message = "There is more than one file; send one per request.";
                 return Err(ApiError::new(ErrorCode::InvalidRequest, message).of("file"));
             }
-            file = Some(spool(&mut field, config).await?);
+            file = Some(spool(&mut field, &client, config).await?);
         } else {
-            let value = read_text(&mut field, &name, MAX_TEXT - text, config).await?;
+            let value = read_text(&mut field, &name, MAX_TEXT - text, &client).await?;
             text += name.len() + value.len();
             fields.push((name, value));
             if fields.len() > MAX_FIELDS || text > MAX_TEXT {
@@ -66,7 +59,7 @@ async fn collect(multipart: &mut Multipart, config: &HttpConfig) -> Result<Uploa
     Ok(Upload { fields, file: file.ok_or_else(missing)? })
 }
 
-async fn spool(field: &mut Field<'_>, config: &HttpConfig) -> Result<File, ApiError> {
+async fn spool(field: &mut Field<'_>, client: &Client<'_>, config: &HttpConfig) -> Result<File, ApiError> {
     let folder = config.spool_dir.clone();
     let opened = tokio::task::spawn_blocking(move || match folder {
         Some(folder) => tempfile::tempfile_in(folder),
@@ -75,7 +68,7 @@ async fn spool(field: &mut Field<'_>, config: &HttpConfig) -> Result<File, ApiEr
     let file = opened.await.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
     let mut writer = BufWriter::with_capacity(BUFFER, tokio::fs::File::from_std(file));
     let mut written = 0;
-    while let Some(chunk) = patient(config, field.chunk()).await? {
+    while let Some(chunk) = client.wait(field.chunk()).await? {
         written += chunk.len() as u64;
         if written > config.max_upload {
             let message =
@@ -97,10 +90,10 @@ async fn read_text(
     field: &mut Field<'_>,
     name: &str,
     room: usize,
-    config: &HttpConfig,
+    client: &Client<'_>,
 ) -> Result<String, ApiError> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = patient(config, field.chunk()).await? {
+    while let Some(chunk) = client.wait(field.chunk()).await? {
         if bytes.len() + chunk.len() > room {
             return Err(ApiError::new(ErrorCode::InvalidRequest, "A text field is too long.").of(name));
         }
@@ -110,29 +103,24 @@ async fn read_text(
         .map_err(|_| ApiError::new(ErrorCode::InvalidRequest, "A text field is not UTF-8.").of(name))
 }
 
-/// Waits for the client's next bytes, but not for ever.
-async fn patient<T>(
-    config: &HttpConfig,
-    next: impl Future<Output = Result<T, MultipartError>>,
-) -> Result<T, ApiError> {
-    match tokio::time::timeout(config.upload_timeout, next).await {
-        Ok(Ok(next)) => Ok(next),
-        Ok(Err(error)) => {
-            let message = format!("The form cannot be read: {}.", error.body_text().trim_end_matches('.'));
-            Err(ApiError::new(ErrorCode::InvalidRequest, message))
-        }
-        Err(_) => Err(ApiError::new(ErrorCode::RequestTimeout, "The upload stood still for too long.")),
-    }
+/// Whoever sends the form.
+struct Client<'a> {
+    intake: &'a Intake,
+    patience: Duration,
 }
 
-async fn hear_out(multipart: &mut Multipart) {
-    let mut heard = 0;
-    while let Ok(Some(mut field)) = multipart.next_field().await {
-        while let Ok(Some(chunk)) = field.chunk().await {
-            heard += chunk.len() as u64;
-            if heard > COURTESY.0 {
-                return;
+impl Client<'_> {
+    /// Waits for the next bytes, but not for ever, and not for endlessly many of them.
+    async fn wait<T>(&self, next: impl Future<Output = Result<T, MultipartError>>) -> Result<T, ApiError> {
+        self.intake.allow();
+        match tokio::time::timeout(self.patience, next).await {
+            Ok(Ok(next)) => Ok(next),
+            Ok(Err(error)) => {
+                let message =
+                    format!("The form cannot be read: {}.", error.body_text().trim_end_matches('.'));
+                Err(ApiError::new(ErrorCode::InvalidRequest, message))
             }
+            Err(_) => Err(ApiError::new(ErrorCode::RequestTimeout, "The upload stood still for too long.")),
         }
     }
 }
