@@ -173,6 +173,7 @@ fn load_whisper(choice: &crate::config::WhisperChoice) -> anyhow::Result<crate::
         },
         fallback: fallback.unwrap_or(preset.fallback),
         best_of: preset.best_of as usize,
+        least_confidence: preset.least_confidence,
         flash_attention: *flash_attention,
         translates: preset.translates,
         caveat: bundled.then_some(models::BUNDLED_CAVEAT),

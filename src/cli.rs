@@ -103,6 +103,7 @@ pub fn transcribe(flags: &TranscribeFlags, config: TranscribeConfig) -> Result<E
     {
         return Err(ConfigError::Bad(format!("--output {}: {error}", folder.display())));
     }
+    refuse_collisions(flags)?;
     let done = start_engine(&config.engine).and_then(|(pool, workers)| {
         let transcriber = Transcriber::new(pool, config.pipeline);
         let runtime = runtime()?;
@@ -174,18 +175,37 @@ fn text(transcript: &Transcript, format: Format, form: &TranscriptionForm, task:
     }
 }
 
-fn write(path: &Path, flags: &TranscribeFlags, text: &str) -> anyhow::Result<()> {
-    let Some(folder) = &flags.output else {
-        return io::stdout().lock().write_all(text.as_bytes()).context("standard output");
-    };
-    let extension = match flags.format {
+/// Two recordings of one name would be written over each other.
+fn refuse_collisions(flags: &TranscribeFlags) -> Result<(), ConfigError> {
+    let Some(folder) = &flags.output else { return Ok(()) };
+    let mut taken = std::collections::HashSet::new();
+    match flags.files.iter().find(|path| !taken.insert(path.file_stem())) {
+        Some(path) => Err(ConfigError::Bad(format!(
+            "{} and a recording before it would both be written to {}/{}",
+            path.display(),
+            folder.display(),
+            output_name(path, flags.format).display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn output_name(path: &Path, format: Format) -> PathBuf {
+    let extension = match format {
         Format::Text => "txt",
         Format::Srt => "srt",
         Format::Vtt => "vtt",
         Format::Json => "json",
         Format::Tsv => "tsv",
     };
-    let name = PathBuf::from(path.file_name().context("it has no name")?).with_extension(extension);
+    PathBuf::from(path.file_name().unwrap_or_default()).with_extension(extension)
+}
+
+fn write(path: &Path, flags: &TranscribeFlags, text: &str) -> anyhow::Result<()> {
+    let Some(folder) = &flags.output else {
+        return io::stdout().lock().write_all(text.as_bytes()).context("standard output");
+    };
+    let name = output_name(path, flags.format);
     std::fs::write(folder.join(&name), text).with_context(|| folder.join(name).display().to_string())
 }
 

@@ -200,16 +200,16 @@ fn audio_ctx(text: &str) -> Result<AudioCtx, String> {
 #[command(next_help_heading = "Models")]
 struct HubFlags {
     /// The hub to download models from
-    #[arg(long, env = "WHISPERWIRE_HUB_ENDPOINT", default_value = "https://huggingface.co")]
+    #[arg(long, global = true, env = "WHISPERWIRE_HUB_ENDPOINT", default_value = "https://huggingface.co")]
     hub_endpoint: String,
     /// The token for private models
-    #[arg(long, env = "WHISPERWIRE_HUB_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, env = "WHISPERWIRE_HUB_TOKEN", hide_env_values = true)]
     hub_token: Option<String>,
     /// Where models are kept
-    #[arg(long, env = "WHISPERWIRE_MODELS_DIR")]
+    #[arg(long, global = true, env = "WHISPERWIRE_MODELS_DIR")]
     models_dir: Option<PathBuf>,
     /// Never asks the hub
-    #[arg(long, env = "WHISPERWIRE_OFFLINE")]
+    #[arg(long, global = true, env = "WHISPERWIRE_OFFLINE")]
     offline: bool,
 }
 

@@ -8,7 +8,7 @@ use crate::house::TestHouse;
 use crate::sound::{ffmpeg_source, scripted, speech, wav, wav_claiming};
 
 /// Longer than any of this may take on a slow machine that is busy.
-const BOUND: Duration = Duration::from_secs(15);
+const BOUND: Duration = Duration::from_secs(30);
 
 /// Runs a case with a clock, then asks for something good.
 fn with(house: &TestHouse, case: impl FnOnce(&TestHouse)) {
@@ -94,10 +94,11 @@ fn ten_hours_of_silence_in_a_few_kilobytes() {
         unmarked[22..26].fill(0);
         house.transcribe(&Form::of(&unmarked)).refused(413, "file_too_large", Some("file"));
     });
-    scripted_house(&["--max-audio-minutes", "1000"], |house| {
-        let body = house.transcribe(&Form::of(&flac).text("response_format", "verbose_json")).json();
-        assert_eq!((body["text"].as_str(), body["duration"].as_f64()), (Some(""), Some(36_000.0)));
-    });
+    // Where it is allowed it is listened to, all of it.
+    let house = TestHouse::start(&["--max-audio-minutes", "1000"]);
+    let body = house.transcribe(&Form::of(&flac).text("response_format", "verbose_json")).json();
+    assert_eq!((body["text"].as_str(), body["duration"].as_f64()), (Some(""), Some(36_000.0)));
+    next_works(&house);
 }
 
 #[test]

@@ -73,6 +73,24 @@ fn one_bad_file_costs_only_itself() {
 }
 
 #[test]
+fn two_recordings_of_one_name_are_not_written_over_each_other() {
+    let (folder, _) = folder();
+    fs::create_dir(folder.path().join("other")).expect("a folder");
+    fs::copy(folder.path().join("speech.wav"), folder.path().join("other/speech.wave"))
+        .expect("room for a file");
+    let ended = transcribe(folder.path(), &["--output", "out", "speech.wav", "other/speech.wave"]);
+    assert!(ended.complaint(64).contains("speech.txt"), "{ended:?}");
+    assert!(!folder.path().join("out/speech.txt").exists());
+}
+
+#[test]
+fn the_hubs_flags_may_stand_after_the_command_too() {
+    let (folder, _) = folder();
+    let arguments = ["models", "path", "base", "--offline", "--models-dir", "none"];
+    assert!(Ended::of(whisperwire(folder.path()).args(arguments)).complaint(1).contains("base"));
+}
+
+#[test]
 fn a_folder_that_cannot_be_made_is_bad_configuration() {
     let (folder, _) = folder();
     let ended = transcribe(folder.path(), &["--output", "speech.wav/deeper", "speech.wav"]);

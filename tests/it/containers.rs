@@ -24,13 +24,11 @@ fn heard(name: &str, file: &[u8]) -> String {
     letters(&shared().transcribe(&form).words())
 }
 
-/// Makes the file, sends it under its own name and under one that lies, and compares the words.
+/// Makes the file, sends it under a name that lies, and compares the words.
 fn check(extension: &str, arguments: &[&str]) {
     let file = ffmpeg(&recording(RECORDING), arguments, extension);
     let lie = if extension == "mp3" { "speech.wav" } else { "speech.mp3" };
-    for name in [&format!("speech.{extension}"), lie] {
-        assert_eq!(heard(name, &file), WORDS, "{name} by {arguments:?}");
-    }
+    assert_eq!(heard(lie, &file), WORDS, "{extension} by {arguments:?}");
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub struct Preset {
     pub best_of: u32,
     /// Whether windows the decoder doubts are tried again at higher temperatures.
     pub fallback: bool,
+    /// Mean log probability of a window's tokens below which they are taken to be invented; `None` where the
+    /// model's own estimate that nobody spoke can be relied on.
+    pub least_confidence: Option<f32>,
     /// The shortest encoder context the model was found to bear, in positions of 20 ms.
     pub audio_ctx_floor: u32,
     /// The longest window it decodes well.
@@ -174,6 +177,7 @@ struct Decoding {
     beam: u32,
     best_of: u32,
     fallback: bool,
+    least_confidence: Option<f32>,
     audio_ctx_floor: u32,
     window_seconds: u64,
 }
@@ -184,6 +188,7 @@ impl Decoding {
             beam: self.beam,
             best_of: self.best_of,
             fallback: self.fallback,
+            least_confidence: self.least_confidence,
             audio_ctx_floor: self.audio_ctx_floor,
             max_window: Samples::from_millis(self.window_seconds * 1000),
             languages,

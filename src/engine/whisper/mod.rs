@@ -56,6 +56,8 @@ pub struct WhisperConfig {
     pub best_of: usize,
     /// Whether a doubtful window is tried again at higher temperatures.
     pub fallback: bool,
+    /// Mean log probability below which a window's words are taken to be invented.
+    pub least_confidence: Option<f32>,
     /// Whether the attention kernels may be fused. Faster on a GPU, and excludes cross-attention word times.
     pub flash_attention: bool,
     /// Whether the weights know how to translate. OpenAI's turbo was not trained for it.

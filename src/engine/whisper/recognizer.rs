@@ -78,7 +78,9 @@ impl Recognizer for WhisperRecognizer {
                 break;
             }
         }
-        let phrases = best.map_or_else(Vec::new, |attempt| attempt.phrases);
+        let least = self.config.least_confidence.unwrap_or(f32::NEG_INFINITY);
+        let phrases =
+            best.filter(|best| best.confidence >= least).map_or_else(Vec::new, |attempt| attempt.phrases);
         Ok(Recognition { phrases, language: Some(language) })
     }
 }

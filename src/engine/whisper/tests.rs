@@ -20,6 +20,7 @@ fn config(weights: Vec<u8>) -> WhisperConfig {
         alignment: Alignment::TopLayers(2),
         best_of: 5,
         fallback: false,
+        least_confidence: None,
         flash_attention: false,
         translates: true,
         caveat: None,
