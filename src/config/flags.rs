@@ -27,13 +27,7 @@ pub struct ServeFlags {
     #[command(flatten)]
     http: HttpFlags,
     #[command(flatten)]
-    engine: EngineFlags,
-    #[command(flatten)]
-    hub: HubFlags,
-    #[command(flatten)]
-    pipeline: PipelineFlags,
-    #[command(flatten)]
-    log: LogFlags,
+    work: WorkFlags,
 }
 
 /// The flags of `whisperwire transcribe`.
@@ -57,6 +51,13 @@ pub struct TranscribeFlags {
     /// Text that stands before the recording, for style and spelling
     #[arg(long)]
     pub prompt: Option<String>,
+    #[command(flatten)]
+    work: WorkFlags,
+}
+
+/// What turns audio into text, with a server and without one.
+#[derive(Clone, Debug, Args)]
+struct WorkFlags {
     #[command(flatten)]
     engine: EngineFlags,
     #[command(flatten)]
@@ -274,22 +275,23 @@ struct LogFlags {
 impl ServeFlags {
     /// Checks across flags and converts to what the rooms use.
     pub fn config(self) -> Bad<ServeConfig> {
-        let engine = self.engine.config(&self.hub)?;
-        Ok(ServeConfig {
-            pipeline: self.pipeline.config(&engine)?,
-            engine,
-            http: self.http.config()?,
-            log: self.log.config(),
-        })
+        let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
+        Ok(ServeConfig { http: self.http.config()?, engine, pipeline, log })
     }
 }
 
 impl TranscribeFlags {
     /// Checks across flags and converts to what the rooms use.
     pub fn config(&self) -> Bad<TranscribeConfig> {
-        let engine = self.engine.clone().config(&self.hub)?;
-        let pipeline = self.pipeline.clone().config(&engine)?;
-        Ok(TranscribeConfig { pipeline, engine, log: self.log.clone().config() })
+        self.work.clone().config()
+    }
+}
+
+impl WorkFlags {
+    fn config(self) -> Bad<TranscribeConfig> {
+        let engine = self.engine.config(&self.hub)?;
+        let pipeline = self.pipeline.config(&engine)?;
+        Ok(TranscribeConfig { engine, pipeline, log: self.log.config() })
     }
 }
 
