@@ -129,7 +129,7 @@ pub struct Whisper {
 
 impl Whisper {
     /// Loads the weights. Blocking; seconds for a large model.
-    pub fn load(config: WhisperConfig) -> Result<Self, EngineError> {
+    pub fn load(mut config: WhisperConfig) -> Result<Self, EngineError> {
         whisper_rs::install_logging_hooks();
         device::check_instructions()?;
         if matches!(config.device, Device::Gpu(_)) && !GPU_BUILD {
@@ -154,6 +154,8 @@ impl Whisper {
         .map_err(|error| {
             EngineError::Load(format!("the model {} could not be loaded: {error}", config.name))
         })?;
+        // The engine has its own copy by now.
+        config.weights = Weights::Bytes(Arc::default());
         let device = device::running_on(config.device)?;
         let languages =
             if context.is_multilingual() { known_languages(&context) } else { vec![Language::ENGLISH] };

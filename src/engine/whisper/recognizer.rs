@@ -15,7 +15,8 @@ use crate::transcript::{Phrase, RATE, Recognition, Samples, Span, Token};
 
 pub(super) struct WhisperRecognizer {
     context: Arc<WhisperContext>,
-    state: WhisperState,
+    /// `None` only between two states, and after one could not be made.
+    state: Option<WhisperState>,
     /// Whether the state has been through a decode, and remembers its context length.
     used: bool,
     /// Whether its random numbers have been drawn from.
@@ -117,7 +118,7 @@ impl WhisperRecognizer {
         config: Arc<WhisperConfig>,
         languages: Vec<Language>,
     ) -> Result<Self, EngineError> {
-        let state = context.create_state().map_err(failed)?;
+        let state = Some(context.create_state().map_err(failed)?);
         Ok(Self { context, state, used: false, drawn: false, config, languages, parameters: Vec::new() })
     }
 
@@ -135,11 +136,10 @@ impl WhisperRecognizer {
         if abort.is_set() {
             return Err(EngineError::Aborted);
         }
-        if self.used {
-            self.renew()?;
-        }
-        self.state.pcm_to_mel(pcm, self.config.threads).map_err(failed)?;
-        let (_, probabilities) = self.state.lang_detect(0, self.config.threads).map_err(failed)?;
+        let threads = self.config.threads;
+        let state = self.state(self.used)?;
+        state.pcm_to_mel(pcm, threads).map_err(failed)?;
+        let (_, probabilities) = state.lang_detect(0, threads).map_err(failed)?;
         let probability = |language: &Language| {
             let id = whisper_rs::get_lang_id(language.code()).and_then(|id| usize::try_from(id).ok());
             id.and_then(|id| probabilities.get(id)).copied().unwrap_or(0.0)
@@ -148,10 +148,17 @@ impl WhisperRecognizer {
         Ok(likeliest.copied().unwrap_or(Language::ENGLISH))
     }
 
-    fn renew(&mut self) -> Result<(), EngineError> {
-        self.state = self.context.create_state().map_err(failed)?;
-        (self.used, self.drawn) = (false, false);
-        Ok(())
+    /// The state, made anew where the old one must not be used again. The old one goes first: with beams it is the
+    /// largest piece of memory a worker holds.
+    fn state(&mut self, fresh: bool) -> Result<&mut WhisperState, EngineError> {
+        if fresh || self.state.is_none() {
+            self.state = None;
+            (self.used, self.drawn) = (false, false);
+        }
+        match &mut self.state {
+            Some(state) => Ok(state),
+            none => Ok(none.insert(self.context.create_state().map_err(failed)?)),
+        }
     }
 
     /// The prompt's last tokens, the terms to expect in front of it.
@@ -195,14 +202,13 @@ impl WhisperRecognizer {
         if !prompt.is_empty() {
             parameters.set_tokens(prompt);
         }
-        if self.drawn {
-            self.renew()?;
-        }
+        let fresh = self.drawn;
+        self.state(fresh)?;
         self.used = true;
         self.drawn = search != Search::Beams(1);
         let guard = Guard::new(abort, self.context.token_beg());
         guard.install(&mut parameters);
-        let result = self.state.full(parameters, pcm);
+        let result = self.state(false)?.full(parameters, pcm);
         if abort.is_set() {
             return Err(EngineError::Aborted);
         }
@@ -258,7 +264,7 @@ impl WhisperRecognizer {
         let end = samples as u64;
         let mut heard: Vec<Heard> = Vec::new();
         let mut no_speech = 0.0;
-        for segment in self.state.as_iter() {
+        for segment in self.state.iter().flat_map(WhisperState::as_iter) {
             no_speech = segment.no_speech_probability();
             for n in 0..segment.n_tokens() {
                 let Some(token) = segment.get_token(n) else { continue };
