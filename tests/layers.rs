@@ -62,6 +62,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
     ("indicatif", &["cli", "engine/models"]),
+    ("libc", &["engine/whisper"]),
     ("rubato", &["audio"]),
     ("ruzstd", &["engine"]),
     ("serde", &["http", "dialect", "engine/models"]),

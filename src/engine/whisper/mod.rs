@@ -132,6 +132,7 @@ impl Whisper {
     pub fn load(mut config: WhisperConfig) -> Result<Self, EngineError> {
         whisper_rs::install_logging_hooks();
         device::check_instructions()?;
+        device::give_memory_back();
         if matches!(config.device, Device::Gpu(_)) && !GPU_BUILD {
             return Err(EngineError::Load(
                 "this build has no GPU support: build with --features cuda, vulkan or metal, or use --device cpu"
