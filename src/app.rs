@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -53,20 +53,20 @@ impl App {
     pub async fn run(self, stop: CancellationToken) -> bool {
         let grace = self.http.grace;
         let (router, streams) = http::router(self.transcriber, self.http);
-        let draining = tokio::spawn({
+        let clock = {
             let stop = stop.clone();
             async move {
                 stop.cancelled().await;
                 tracing::info!(grace_seconds = grace.as_secs(), "stopping");
                 Instant::now()
             }
-        });
-        let finished = http::serve(self.listener, router, stop, grace).await;
-        let since = draining.await.map_or(grace, |began| began.elapsed());
+        };
+        // One grace for all of it: what the requests have used of it, the streams and the workers do not get.
+        let (finished, began) = tokio::join!(http::serve(self.listener, router, stop, grace), clock);
+        let left = || grace.saturating_sub(began.elapsed());
         streams.close();
-        let left = grace.saturating_sub(since);
-        let streamed = tokio::time::timeout(left, streams.wait()).await.is_ok();
-        let left = if finished && streamed { grace.saturating_sub(since) } else { std::time::Duration::ZERO };
+        let streamed = tokio::time::timeout(left(), streams.wait()).await.is_ok();
+        let left = if finished && streamed { left() } else { Duration::ZERO };
         let workers = self.workers;
         let drained = tokio::task::spawn_blocking(move || workers.drain(left)).await.unwrap_or(false);
         let made_it = finished && streamed && drained;

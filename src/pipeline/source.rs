@@ -19,8 +19,6 @@ enum Kind {
 
 /// Chunks that may wait between the decoder and the session.
 const AHEAD: usize = 4;
-/// The longest chunk: short enough that judging it does not hold up the other tasks of a thread.
-const CHUNK: usize = RATE as usize / 2;
 
 impl Source {
     /// Blocks.
@@ -63,12 +61,7 @@ fn pump(mut decoder: FileDecoder, send: &mpsc::Sender<Vec<f32>>) -> Result<(), A
     loop {
         let mut pcm = Vec::new();
         let more = decoder.read(&mut pcm)?;
-        for chunk in pcm.chunks(CHUNK) {
-            if send.blocking_send(chunk.to_vec()).is_err() {
-                return Ok(());
-            }
-        }
-        if !more {
+        if send.blocking_send(pcm).is_err() || !more {
             return Ok(());
         }
     }
