@@ -32,7 +32,7 @@ pub enum ErrorCode {
     IdleTimeout,
     /// An upload stalled.
     RequestTimeout,
-    /// A job is not in a state that allows this.
+    /// A job or stream is not in a state that allows this, or a newer connection has taken the stream.
     Conflict,
     /// More bytes than the limit.
     TooLarge,
@@ -42,6 +42,8 @@ pub enum ErrorCode {
     UnsupportedAudio,
     /// The bytes were audio once, but cannot be decoded.
     CorruptAudio,
+    /// The route speaks another protocol, and the request did not ask for it.
+    UpgradeRequired,
     /// The quota of this key is used up for now.
     RateLimited,
     /// The engine failed.
@@ -221,11 +223,15 @@ pub static TABLE: &[Row] = &[
         close: None,
         ..client(ErrorCode::RequestTimeout, "request_timeout", 408, invalid(408, "request_timeout"))
     },
-    Row { close: None, ..client(ErrorCode::Conflict, "conflict", 409, invalid(409, "conflict")) },
+    client(ErrorCode::Conflict, "conflict", 409, invalid(409, "conflict")),
     client(ErrorCode::TooLarge, "too_large", 413, invalid(413, "file_too_large")),
     client(ErrorCode::TooLong, "too_long", 413, invalid(413, "file_too_large")),
     client(ErrorCode::UnsupportedAudio, "unsupported_audio", 415, invalid(400, "unsupported_audio")),
     client(ErrorCode::CorruptAudio, "corrupt_audio", 422, invalid(400, "corrupt_audio")),
+    Row {
+        close: None,
+        ..client(ErrorCode::UpgradeRequired, "upgrade_required", 426, invalid(426, "upgrade_required"))
+    },
     Row {
         retry: Retry::Later,
         ..client(

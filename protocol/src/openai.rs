@@ -123,6 +123,9 @@ pub enum GapReason {
     Engine,
     /// The server could not keep up.
     Overload,
+    /// A reason of a newer server. Never sent.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One token and how sure the model was of it.
