@@ -132,6 +132,19 @@ pub struct Recognition {
     pub language: Option<crate::language::Language>,
 }
 
+/// The best guess at the part of an utterance that is not final yet. It replaces the previous one of its utterance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hypothesis {
+    /// Which utterance of the stream it belongs to.
+    pub utterance: u32,
+    /// Words that will not change: the next final of the utterance begins with them.
+    pub stable: Vec<Word>,
+    /// Words that may.
+    pub tentative: Vec<Word>,
+    /// From its first word to where the audio was heard for it.
+    pub span: Span,
+}
+
 /// Text that will not change. Emitted in timeline order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Segment {
@@ -145,6 +158,8 @@ pub struct Segment {
     pub temperature: f32,
     /// See [`Phrase::no_speech`].
     pub no_speech: f32,
+    /// What was spoken, where the engine found it out or was told.
+    pub language: Option<crate::language::Language>,
 }
 
 impl Segment {
@@ -184,7 +199,10 @@ pub enum Event {
         /// Where, the pre-roll included.
         at: Samples,
     },
-    /// Text that will not change.
+    /// What is being said, until a final says it; empty when there will be none. Live streams only.
+    Partial(Hypothesis),
+    /// Text that will not change. It stands for all that partials of its utterance have shown; if some of that is
+    /// still open, a partial follows at once.
     Final(Segment),
     /// Audio we owe the client an apology for.
     Gap(Gap),
@@ -193,6 +211,16 @@ pub enum Event {
         /// The utterance that closes.
         utterance: u32,
         /// Where.
+        at: Samples,
+    },
+    /// All finals of the utterance have been told, if there were any.
+    UtteranceDone {
+        /// The utterance.
+        utterance: u32,
+    },
+    /// Everything that came before a flush has been told.
+    Flushed {
+        /// Where the audio was when the flush came.
         at: Samples,
     },
 }

@@ -31,7 +31,7 @@ impl Default for EndpointConfig {
             min_speech: Samples::from_millis(160),
             hangover: Samples::from_millis(500),
             preroll: Samples::from_millis(300),
-            postroll: Samples::from_millis(300),
+            postroll: Samples::from_millis(160),
         }
     }
 }
@@ -139,6 +139,22 @@ impl Endpointer {
         self.floor = (last_voiced + self.config.postroll).min(end);
         self.state = State::Silence;
         Some(Edge::End(self.floor))
+    }
+
+    /// Where the open utterance would end if nobody spoke on, once all that belongs to it has been heard. The
+    /// decision follows when the hangover is over.
+    pub(super) fn settled(&self, now: Samples) -> Option<Samples> {
+        match self.state {
+            State::Speech { last_voiced } if now - last_voiced >= self.config.postroll => {
+                Some(last_voiced + self.config.postroll)
+            }
+            _ => None,
+        }
+    }
+
+    /// Other settings from here on. What has been heard of an utterance stays heard.
+    pub(super) fn reconfigure(&mut self, config: EndpointConfig) {
+        self.config = config;
     }
 
     /// Audio before this position will never be asked for again while no utterance is open.

@@ -6,15 +6,19 @@
 //! Invariants, each a test:
 //! 1. Finals and gaps leave in timeline order, in whatever order results arrive.
 //! 2. The transcript does not depend on how the audio was chunked.
-//! 3. At most `max_in_flight` windows are out.
+//! 3. At most `max_in_flight` finals and one partial are out, and a final withdraws the partial.
 //! 4. No window is longer than the configured one. Silence produces no window.
 //! 5. After [`Input::End`] and the last result, exactly one [`Output::Finished`], whose account adds up.
 //! 6. A failed window is a gap; the session goes on.
+//! 7. What a partial called stable is how the final begins.
 //!
 //! Deliberately absent: I/O, threads, clocks, logs, errors. A session cannot fail and never waits.
 
+mod agree;
+mod ahead;
 mod endpoint;
 mod guard;
+mod lost;
 mod stitch;
 mod window;
 
@@ -24,10 +28,14 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use self::agree::Promise;
 pub use self::endpoint::EndpointConfig;
 pub use self::window::WindowConfig;
 
+use self::agree::Agreement;
+use self::ahead::{AGAIN, Early, FIRST_PARTIAL, STEP, Shown, join};
 use self::endpoint::{Edge, Endpointer};
+use self::lost::Lost;
 use self::stitch::Stitcher;
 use self::window::{Cut, Cutter, Timeline};
 use crate::language::Language;
@@ -45,6 +53,18 @@ pub struct SessionConfig {
     pub max_in_flight: usize,
     /// What is spoken.
     pub language: SpokenLanguage,
+    /// How the reader follows somebody who is speaking; nothing for a file.
+    pub live: Option<LiveConfig>,
+}
+
+/// What is special about speech that is being spoken. The text that becomes final is the same with it and without,
+/// but for words that were promised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LiveConfig {
+    /// Whether to tell hypotheses before the final.
+    pub partials: bool,
+    /// When words of a hypothesis are promised.
+    pub promise: Promise,
 }
 
 /// What is known about the language before the first window.
@@ -65,8 +85,16 @@ pub enum Input<'a> {
     Audio(&'a [f32]),
     /// What the engine made of a window.
     Recognized(WindowId, Result<Recognition, GapReason>),
+    /// Audio that stands in for some that could not be decoded. It is heard like any other and reported as lost.
+    Concealed(&'a [f32]),
+    /// From now on, hypotheses at most so often. Ignored where there are none.
+    Step(Samples),
+    /// Other settings for the endpoints to come, and whether to tell hypotheses.
+    Reconfigure(EndpointConfig, LiveConfig),
     /// Close the open utterance now.
     Flush,
+    /// Nothing that is out or waiting will be answered any more: all of it is lost to overload.
+    GiveUp,
     /// No more audio: finish what is open, then end.
     End,
 }
@@ -76,6 +104,11 @@ pub enum Input<'a> {
 pub enum Output {
     /// Decode this and come back with [`Input::Recognized`].
     Recognize(Window),
+    /// The partial that is out, with more audio: to be decoded in its place if nobody has begun with it, else to be
+    /// forgotten.
+    Refresh(Window),
+    /// The answer to this window is no longer wanted; nor to any version of it, if it is a partial.
+    Withdraw(WindowId),
     /// Tell the reader.
     Event(Event),
     /// Nothing more will come. Where every sample went, and the language where it was detected.
@@ -91,11 +124,22 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WindowId(u64);
 
+/// What a window is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowKind {
+    /// Text that will stay.
+    Final,
+    /// Text that will be replaced.
+    Partial,
+}
+
 /// A stretch of one utterance to decode.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// To come back with.
     pub id: WindowId,
+    /// What it is for.
+    pub kind: WindowKind,
     /// Where it lies.
     pub span: Span,
     /// What is heard there, 16 kHz mono.
@@ -114,15 +158,23 @@ pub struct Session {
     judged: Samples,
     open: Option<Utterance>,
     utterances: u32,
-    /// Windows from the oldest that is not told yet to the newest, in timeline order.
+    next_id: u64,
+    /// Final windows from the oldest that is not told yet to the newest, in timeline order.
     windows: VecDeque<Pending>,
-    /// The id of the first of them.
-    oldest: u64,
     stitcher: Stitcher,
+    /// What was shown of utterances that are not all told, in their order; the open one's is the last.
+    shown: VecDeque<Shown>,
+    /// The partial that is out, in every version that may come back, and up to where each hears.
+    partial: Vec<(WindowId, Samples)>,
+    /// How often to ask for one, in audio.
+    step: Samples,
     language: Option<Language>,
     account: Account,
+    lost: Lost,
     /// Everything before it is in the account or in `windows`.
     covered: Samples,
+    /// Finals that had to be changed because they did not begin as promised.
+    overruled: u64,
     ending: bool,
     finished: bool,
     outputs: VecDeque<Output>,
@@ -131,12 +183,21 @@ pub struct Session {
 struct Utterance {
     number: u32,
     cutter: Cutter,
+    /// The last window, asked for before it is certain to be the last.
+    early: Option<Early>,
+    /// Where the next partial is due.
+    due: Samples,
 }
 
 struct Pending {
-    utterance: u32,
+    id: WindowId,
+    /// Nothing for what only waits its turn: a silence of which some was lost, or a flush.
+    utterance: Option<u32>,
     cut: Cut,
     last: bool,
+    flushed: bool,
+    /// What of its part was concealed instead of decoded.
+    gaps: Vec<Span>,
     state: Progress,
 }
 
@@ -157,12 +218,17 @@ impl Session {
             judged: Samples(0),
             open: None,
             utterances: 0,
+            next_id: 0,
             windows: VecDeque::new(),
-            oldest: 0,
             stitcher: Stitcher::default(),
+            shown: VecDeque::new(),
+            partial: Vec::new(),
+            step: STEP,
             language: None,
             account: Account::default(),
+            lost: Lost::default(),
             covered: Samples(0),
+            overruled: 0,
             ending: false,
             finished: false,
             outputs: VecDeque::new(),
@@ -173,14 +239,30 @@ impl Session {
     pub fn handle(&mut self, input: Input<'_>) {
         match input {
             Input::Audio(pcm) if !self.ending => self.hear(pcm),
-            Input::Audio(_) => {}
+            Input::Concealed(pcm) if !self.ending => {
+                let start = self.timeline.end();
+                self.lost.push(Span::new(start, start + Samples(pcm.len() as u64)));
+                self.hear(pcm);
+            }
+            Input::Audio(_) | Input::Concealed(_) => {}
             Input::Recognized(id, result) => self.recognized(id, result),
-            Input::Flush => self.flush(),
+            Input::Step(step) => self.step = step,
+            Input::Reconfigure(endpoint, live) => {
+                self.endpointer.reconfigure(endpoint);
+                self.config.live = Some(live);
+            }
+            Input::Flush if !self.ending => {
+                self.close();
+                self.mark_flush();
+            }
+            Input::Flush => {}
+            Input::GiveUp => self.give_up(),
             Input::End if !self.ending => self.end(),
             Input::End => {}
         }
         self.release();
         self.ask();
+        self.look_ahead();
         self.finish();
     }
 
@@ -191,13 +273,27 @@ impl Session {
 
     /// False asks the shell to stop reading its source: the engine is behind. This is the back-pressure.
     pub fn wants_audio(&self) -> bool {
-        let undecided = self.windows.iter().filter(|w| !matches!(w.state, Progress::Done(_))).count();
-        !self.ending && undecided <= self.config.max_in_flight.max(1)
+        !self.ending && self.undecided() <= self.config.max_in_flight.max(1)
     }
 
     /// How much audio came in so far.
     pub fn received(&self) -> Samples {
         self.timeline.end()
+    }
+
+    /// Audio that came in and is not decided yet, apart from an utterance that is still open.
+    pub fn behind(&self) -> Samples {
+        let first = self.windows.iter().find(|window| !window.is_done());
+        first.map_or(Samples(0), |window| self.received() - window.cut.owned.start)
+    }
+
+    /// How many finals did not begin as promised and were made to.
+    pub fn overruled(&self) -> u64 {
+        self.overruled
+    }
+
+    fn undecided(&self) -> usize {
+        self.windows.iter().filter(|window| !window.is_done()).count()
     }
 
     fn hear(&mut self, pcm: &[f32]) {
@@ -225,30 +321,44 @@ impl Session {
         if let Some(utterance) = &mut self.open
             && let Some(cut) = utterance.cutter.full(&self.timeline, self.judged, &self.config.window)
         {
-            let number = utterance.number;
-            self.cut(number, cut, false);
+            self.cut(cut, false);
         }
     }
 
     fn start(&mut self, at: Samples) {
         let at = at.max(self.covered);
-        self.account.silence += (at - self.covered).0;
-        self.covered = at;
+        self.pass_silence(at);
         let number = self.utterances;
         self.utterances += 1;
-        self.open = Some(Utterance { number, cutter: Cutter::new(at) });
+        let due = self.judged + FIRST_PARTIAL;
+        self.open = Some(Utterance { number, cutter: Cutter::new(at), early: None, due });
+        if let Some(live) = self.config.live {
+            let agreement = Agreement::new(live.promise);
+            self.shown.push_back(Shown { utterance: number, agreement, visible: false });
+        }
         self.outputs.push_back(Output::Event(Event::SpeechStarted { utterance: number, at }));
     }
 
     fn stop(&mut self, at: Samples) {
-        let Some(utterance) = self.open.take() else { return };
+        let Some(utterance) = &self.open else { return };
+        let number = utterance.number;
         let cut = utterance.cutter.rest(at, &self.config.window);
-        self.cut(utterance.number, cut, true);
+        self.cut(cut, true);
+        self.open = None;
         let at = cut.owned.end;
-        self.outputs.push_back(Output::Event(Event::SpeechStopped { utterance: utterance.number, at }));
+        self.outputs.push_back(Output::Event(Event::SpeechStopped { utterance: number, at }));
     }
 
-    fn flush(&mut self) {
+    /// The answer to a flush waits its turn behind the windows before it.
+    fn mark_flush(&mut self) {
+        let (id, end) = (self.new_id(), self.timeline.end());
+        let cut = Cut { heard: Span::new(end, end), owned: Span::new(end, end) };
+        let state = Progress::Done(Ok(Recognition::default()));
+        let (utterance, last, flushed, gaps) = (None, false, true, Vec::new());
+        self.windows.push_back(Pending { id, utterance, cut, last, flushed, gaps, state });
+    }
+
+    fn close(&mut self) {
         if let Some(Edge::End(at)) = self.endpointer.close(self.judged) {
             self.stop(at);
         }
@@ -259,22 +369,69 @@ impl Session {
         if rest > 0 {
             self.judge(rest);
         }
-        self.flush();
+        self.close();
         self.account.received = self.timeline.end().0;
-        self.account.silence += (self.timeline.end() - self.covered).0;
-        self.covered = self.timeline.end();
+        self.pass_silence(self.timeline.end());
         self.ending = true;
     }
 
-    fn cut(&mut self, utterance: u32, cut: Cut, last: bool) {
-        let state = if cut.owned.is_empty() {
-            // The seam fell behind the last word: there is nothing left to hear.
-            Progress::Done(Ok(Recognition::default()))
-        } else {
-            Progress::Waiting(self.timeline.copy(cut.heard))
+    fn give_up(&mut self) {
+        for window in &mut self.windows {
+            match std::mem::replace(&mut window.state, Progress::Done(Err(GapReason::Overload))) {
+                Progress::Asked => self.outputs.push_back(Output::Withdraw(window.id)),
+                Progress::Waiting(_) => {}
+                done => window.state = done,
+            }
+        }
+    }
+
+    /// Books everything up to here as silence, apart from what was lost.
+    fn pass_silence(&mut self, until: Samples) {
+        let passed = Span::new(self.covered, until);
+        let gaps = self.lost.take(passed);
+        let lost: u64 = gaps.iter().map(|gap| gap.len().0).sum();
+        self.account.silence += passed.len().0 - lost;
+        self.covered = passed.end;
+        if !gaps.is_empty() {
+            // They are told in their turn, behind the windows before them.
+            let id = self.new_id();
+            let cut = Cut { heard: passed, owned: Span::new(passed.end, passed.end) };
+            let state = Progress::Done(Ok(Recognition::default()));
+            let (utterance, last, flushed) = (None, false, false);
+            self.windows.push_back(Pending { id, utterance, cut, last, flushed, gaps, state });
+        }
+    }
+
+    fn cut(&mut self, cut: Cut, last: bool) {
+        let Some(utterance) = &mut self.open else { return };
+        let number = utterance.number;
+        let early = utterance.early.take();
+        self.withdraw_partial();
+        let (id, state) = match early {
+            Some(Early { id, cut: expected, answer }) if expected == cut => {
+                (id, answer.map_or(Progress::Asked, Progress::Done))
+            }
+            other => {
+                if let Some(Early { id, answer: None, .. }) = other {
+                    self.outputs.push_back(Output::Withdraw(id));
+                }
+                // The seam may have fallen behind the last word: then there is nothing left to hear.
+                let state = match cut.owned.is_empty() {
+                    true => Progress::Done(Ok(Recognition::default())),
+                    false => Progress::Waiting(self.timeline.copy(cut.heard)),
+                };
+                (self.new_id(), state)
+            }
         };
         self.covered = cut.owned.end;
-        self.windows.push_back(Pending { utterance, cut, last, state });
+        let gaps = self.lost.take(cut.owned);
+        let (utterance, flushed) = (Some(number), false);
+        self.windows.push_back(Pending { id, utterance, cut, last, flushed, gaps, state });
+    }
+
+    fn new_id(&mut self) -> WindowId {
+        self.next_id += 1;
+        WindowId(self.next_id)
     }
 
     /// Lets go of audio that no window can need any more.
@@ -287,27 +444,46 @@ impl Session {
     }
 
     fn recognized(&mut self, id: WindowId, result: Result<Recognition, GapReason>) {
-        let index = id.0.checked_sub(self.oldest).and_then(|n| usize::try_from(n).ok());
-        let Some(window) = index.and_then(|n| self.windows.get_mut(n)) else { return };
-        if matches!(window.state, Progress::Asked) {
+        if let Some(&(_, heard)) = self.partial.iter().find(|(partial, _)| *partial == id) {
+            self.partial.clear();
+            match (result, &mut self.open) {
+                (Ok(recognition), _) => self.suppose(recognition, heard),
+                // It had to make room for a final: the reader need not wait a whole step more for that.
+                (Err(_), Some(utterance)) => utterance.due = utterance.due.min(self.judged + AGAIN),
+                _ => {}
+            }
+            return;
+        }
+        if let Some(early) = self.open.as_mut().and_then(|utterance| utterance.early.as_mut())
+            && early.id == id
+        {
+            let (cut, guess) = (early.cut, result.clone());
+            early.answer = Some(result);
+            if let Ok(recognition) = guess {
+                self.suppose(recognition, cut.owned.end);
+            }
+            return;
+        }
+        let asked = self.windows.iter_mut().find(|window| window.id == id);
+        if let Some(window) = asked
+            && matches!(window.state, Progress::Asked)
+        {
             window.state = Progress::Done(result);
         }
     }
 
     /// Asks for as many waiting windows as may be out, the oldest first.
     fn ask(&mut self) {
-        let limit = match self.config.language {
-            SpokenLanguage::Detect if self.language.is_none() => 1,
-            _ => self.config.max_in_flight.max(1),
-        };
-        let mut out = self.windows.iter().filter(|w| matches!(w.state, Progress::Asked)).count();
-        for (n, window) in self.windows.iter_mut().enumerate() {
+        let mut out = self.out();
+        let limit = self.limit();
+        for window in &mut self.windows {
             if out >= limit {
                 break;
             }
             if let Progress::Waiting(pcm) = &window.state {
                 self.outputs.push_back(Output::Recognize(Window {
-                    id: WindowId(self.oldest + n as u64),
+                    id: window.id,
+                    kind: WindowKind::Final,
                     span: window.cut.heard,
                     pcm: pcm.clone(),
                     language: self.language,
@@ -318,41 +494,91 @@ impl Session {
         }
     }
 
+    fn limit(&self) -> usize {
+        match self.config.language {
+            SpokenLanguage::Detect if self.language.is_none() => 1,
+            _ => self.config.max_in_flight.max(1),
+        }
+    }
+
+    /// How many finals are out, certain ones and early ones.
+    fn out(&self) -> usize {
+        let asked = self.windows.iter().filter(|window| matches!(window.state, Progress::Asked)).count();
+        let early = self.open.as_ref().and_then(|utterance| utterance.early.as_ref());
+        asked + usize::from(early.is_some_and(|early| early.answer.is_none()))
+    }
+
     /// Tells what the oldest windows said, as long as they are done.
     fn release(&mut self) {
-        while let Some(Pending { state: Progress::Done(_), .. }) = self.windows.front() {
-            let Some(Pending { utterance, cut, last, state: Progress::Done(result) }) =
-                self.windows.pop_front()
+        while self.windows.front().is_some_and(Pending::is_done) {
+            let Some(window) = self.windows.pop_front() else { return };
+            let Pending { utterance, cut, last, flushed, gaps, state: Progress::Done(result), .. } = window
             else {
                 return;
             };
-            self.oldest += 1;
-            match result {
-                Ok(recognition) => self.tell(utterance, cut, last, recognition),
-                Err(reason) => {
+            let failure = result.as_ref().err().copied();
+            let said = utterance.and_then(|number| self.tell(number, cut, last, result.unwrap_or_default()));
+            self.account.decoded += cut.owned.len().0;
+            match failure {
+                // What was promised before the window failed has been told, so it is not lost.
+                Some(reason) => {
+                    let start = said.unwrap_or(cut.owned.start).clamp(cut.owned.start, cut.owned.end);
+                    self.account.decoded -= (cut.owned.end - start).0;
+                    self.tell_gap(Span::new(start, cut.owned.end), reason);
                     self.stitcher.forget();
-                    self.account.lost += cut.owned.len().0;
-                    self.outputs.push_back(Output::Event(Event::Gap(Gap { span: cut.owned, reason })));
                 }
+                None => {
+                    for gap in gaps {
+                        // Lost silence was never counted as decoded.
+                        self.account.decoded -= if utterance.is_some() { gap.len().0 } else { 0 };
+                        self.tell_gap(gap, GapReason::Corrupt);
+                    }
+                }
+            }
+            if let Some(number) = utterance {
+                self.show_rest(number, last, said.is_some());
+            }
+            if let (Some(utterance), true) = (utterance, last) {
+                self.outputs.push_back(Output::Event(Event::UtteranceDone { utterance }));
+            }
+            if flushed {
+                let at = cut.heard.end;
+                self.outputs.push_back(Output::Event(Event::Flushed { at }));
             }
         }
     }
 
-    fn tell(&mut self, utterance: u32, cut: Cut, last: bool, recognition: Recognition) {
-        self.account.decoded += cut.owned.len().0;
+    /// Tells a window's own words; where the last of them ends.
+    fn tell(&mut self, utterance: u32, cut: Cut, last: bool, recognition: Recognition) -> Option<Samples> {
         let language = recognition.language;
         let first = cut.heard.start == cut.owned.start;
         let mut phrases = self.stitcher.own(recognition, cut, first, last);
+        self.stitcher.told(&phrases);
         guard::guard(&mut phrases);
+        if let Some(shown) = self.shown.iter_mut().find(|shown| shown.utterance == utterance) {
+            if shown.agreement.settle(&mut phrases, cut.owned, last) {
+                self.overruled += 1;
+                self.stitcher.told(&phrases);
+            }
+            join(&mut phrases);
+        }
         if !phrases.is_empty() {
             self.language = self.language.or(language);
         }
+        let mut said = None;
         for Phrase { words, temperature, no_speech } in phrases {
             let (Some(head), Some(tail)) = (words.first(), words.last()) else { continue };
             let span = Span::new(head.span.start, tail.span.end);
-            let segment = Segment { utterance, span, words, temperature, no_speech };
+            said = Some(span.end);
+            let segment = Segment { utterance, span, words, temperature, no_speech, language: self.language };
             self.outputs.push_back(Output::Event(Event::Final(segment)));
         }
+        said
+    }
+
+    fn tell_gap(&mut self, span: Span, reason: GapReason) {
+        self.account.lost += span.len().0;
+        self.outputs.push_back(Output::Event(Event::Gap(Gap { span, reason })));
     }
 
     fn finish(&mut self) {
@@ -360,5 +586,15 @@ impl Session {
             self.finished = true;
             self.outputs.push_back(Output::Finished { account: self.account, language: self.language });
         }
+    }
+}
+
+impl Pending {
+    fn is_done(&self) -> bool {
+        matches!(self.state, Progress::Done(_))
+    }
+
+    fn is_asked(&self) -> bool {
+        !matches!(self.state, Progress::Waiting(_))
     }
 }

@@ -14,7 +14,7 @@ const DRIFT: Samples = Samples::from_millis(500);
 const REACH: usize = 5;
 
 /// Remembers what the previous window of the utterance said about the seam.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Stitcher {
     /// The last words it kept.
     kept: Vec<Word>,
@@ -47,8 +47,17 @@ impl Stitcher {
         }
         self.drop_heard_twice(&mut ours);
         ours.retain(|phrase| !phrase.words.is_empty());
-        self.remember(&ours);
         ours
+    }
+
+    /// How many of the first words repeat the last ones that were told, whatever their times: those of a draft are
+    /// only guesses, and one that is lengthened to the left hears its neighbour's words too.
+    pub(super) fn repeated(&self, words: &[Word]) -> usize {
+        let said = |word: &Word| letters(&word.text);
+        (1..=words.len().min(self.kept.len()))
+            .rev()
+            .find(|n| self.kept[self.kept.len() - n..].iter().map(said).eq(words[..*n].iter().map(said)))
+            .unwrap_or(0)
     }
 
     /// Forgets the neighbour: its audio was lost, so nothing it said can be doubled.
@@ -78,7 +87,8 @@ impl Stitcher {
         }
     }
 
-    fn remember(&mut self, ours: &[Phrase]) {
+    /// Remembers what was told of a window, to compare the next one with it.
+    pub(super) fn told(&mut self, ours: &[Phrase]) {
         let mut tail: Vec<Word> =
             ours.iter().flat_map(|phrase| &phrase.words).rev().take(REACH).cloned().collect();
         tail.reverse();
@@ -89,7 +99,7 @@ impl Stitcher {
 }
 
 /// Whether two windows mean the same spoken word.
-fn same(a: &Word, b: &Word) -> bool {
+pub(super) fn same(a: &Word, b: &Word) -> bool {
     let apart = a.span.midpoint().0.abs_diff(b.span.midpoint().0);
     apart <= DRIFT.0 && !letters(&a.text).is_empty() && letters(&a.text) == letters(&b.text)
 }

@@ -4,6 +4,7 @@
 //! Words of random lengths in random places are the point. Regular words on a regular grid do not test seams:
 //! disabling either half of the seam rule leaves such tests green.
 
+mod live;
 mod properties;
 mod scripts;
 
@@ -19,12 +20,13 @@ struct World {
 }
 
 /// What came out of a session.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 struct Outcome {
     events: Vec<Event>,
     account: Account,
     longest_window: Samples,
     most_out: usize,
+    overruled: u64,
 }
 
 /// How the engine of a test behaves.
@@ -33,15 +35,23 @@ struct Behaviour<'a> {
     next: Box<dyn FnMut(usize) -> usize + 'a>,
     /// Whether the n-th answer is a failure.
     fails: Box<dyn Fn(u64) -> bool + 'a>,
-    /// Whether answers come before the next chunk, as from a fast engine, or only once the session wants them.
-    eager: bool,
+    /// Whether an answer comes before the next chunk. An answer comes anyhow when the session wants no audio.
+    answers: Box<dyn FnMut() -> bool + 'a>,
+    /// Whether a word is misheard, by its number, the number of the answer and what the window is for.
+    mishears: Box<dyn Fn(usize, u64, WindowKind) -> bool + 'a>,
     /// How far a word's reported time is off, by word and window.
     jitter: Box<dyn Fn(usize, Samples) -> i64 + 'a>,
 }
 
 impl Default for Behaviour<'_> {
     fn default() -> Self {
-        Self { next: Box::new(|_| 0), fails: Box::new(|_| false), eager: false, jitter: Box::new(|_, _| 0) }
+        Self {
+            next: Box::new(|_| 0),
+            fails: Box::new(|_| false),
+            answers: Box::new(|| false),
+            mishears: Box::new(|_, _, _| false),
+            jitter: Box::new(|_, _| 0),
+        }
     }
 }
 
@@ -76,8 +86,7 @@ impl World {
     fn run(&self, config: SessionConfig, chunks: &[usize], mut behaviour: Behaviour<'_>) -> Outcome {
         let mut session = Session::new(config, VadKind::Energy.build());
         let mut out: Vec<Window> = Vec::new();
-        let mut outcome =
-            Outcome { events: vec![], account: Account::default(), longest_window: Samples(0), most_out: 0 };
+        let mut outcome = Outcome::default();
         let mut finished = 0;
         let mut answered = 0;
         let mut rest = &self.pcm[..];
@@ -87,14 +96,26 @@ impl World {
             while let Some(output) = session.poll() {
                 match output {
                     Output::Recognize(window) => {
+                        self.check(&window);
                         outcome.longest_window = outcome.longest_window.max(window.span.len());
-                        assert_eq!(window.pcm.len() as u64, window.span.len().0);
-                        assert_eq!(
-                            *window.pcm,
-                            self.pcm[window.span.start.0 as usize..window.span.end.0 as usize]
-                        );
                         out.push(window);
-                        outcome.most_out = outcome.most_out.max(out.len());
+                        let finals = out.iter().filter(|w| w.kind == WindowKind::Final).count();
+                        outcome.most_out = outcome.most_out.max(finals);
+                        assert!(out.len() - finals <= 1, "more than one partial is out");
+                    }
+                    Output::Refresh(window) => {
+                        self.check(&window);
+                        let waits = out.iter_mut().find(|w| w.kind == WindowKind::Partial);
+                        let waits = waits.expect("only what is out is refreshed");
+                        // Half of them have been begun with.
+                        if window.span.end.0 % 2 == 0 {
+                            *waits = window;
+                        }
+                    }
+                    Output::Withdraw(id) => {
+                        let at = out.iter().position(|w| w.id == id);
+                        let at = at.or_else(|| out.iter().position(|w| w.kind == WindowKind::Partial));
+                        out.remove(at.expect("only what is out is withdrawn"));
                     }
                     Output::Event(event) => outcome.events.push(event),
                     Output::Finished { account, .. } => {
@@ -103,7 +124,7 @@ impl World {
                     }
                 }
             }
-            if !ended && session.wants_audio() && (out.is_empty() || !behaviour.eager) {
+            if !ended && session.wants_audio() && (out.is_empty() || !(behaviour.answers)()) {
                 let size = sizes.next().copied().unwrap_or(1).clamp(1, rest.len().max(1)).min(rest.len());
                 if size == 0 {
                     session.handle(Input::End);
@@ -119,14 +140,28 @@ impl World {
                 let result = if (behaviour.fails)(answered) {
                     Err(GapReason::Engine)
                 } else {
-                    Ok(self.hear(window.span, &behaviour))
+                    let mut heard = self.hear(window.span, &behaviour);
+                    let words = heard.phrases.iter_mut().flat_map(|phrase| &mut phrase.words);
+                    for word in words {
+                        let number = word.text.trim_start_matches(" w").parse().unwrap_or(0);
+                        if (behaviour.mishears)(number, answered, window.kind) {
+                            word.text = format!(" x{number}_{answered}");
+                        }
+                    }
+                    Ok(heard)
                 };
                 answered += 1;
                 session.handle(Input::Recognized(window.id, result));
             }
         }
         assert_eq!(finished, 1, "exactly one Finished");
+        outcome.overruled = session.overruled();
         outcome
+    }
+
+    fn check(&self, window: &Window) {
+        assert_eq!(window.pcm.len() as u64, window.span.len().0);
+        assert_eq!(*window.pcm, self.pcm[window.span.start.0 as usize..window.span.end.0 as usize]);
     }
 
     fn hear(&self, window: Span, behaviour: &Behaviour<'_>) -> Recognition {

@@ -6,7 +6,7 @@ use super::*;
 
 /// Pause before and length, in milliseconds: mostly dense speech, now and then a pause. A word that stands alone
 /// is as long as people make it: a lone sound of 60 ms is a click, and rightly no speech.
-fn words(lengths: std::ops::Range<u64>) -> impl Strategy<Value = Vec<(u64, u64)>> {
+pub(super) fn words(lengths: std::ops::Range<u64>) -> impl Strategy<Value = Vec<(u64, u64)>> {
     let pause = prop_oneof![6 => 10u64..80, 3 => 80u64..300, 1 => 300u64..1500];
     prop::collection::vec((pause, lengths), 0..160).prop_map(|words| {
         let alone = |n: usize| n == 0 || words[n].0 > 100 || words.get(n + 1).is_none_or(|next| next.0 > 100);
@@ -105,7 +105,7 @@ proptest! {
                     session.handle(Input::Recognized(window.id, Ok(heard)));
                 }
                 Output::Finished { account, .. } => last = Some(account),
-                Output::Event(_) => {}
+                Output::Event(_) | Output::Refresh(_) | Output::Withdraw(_) => {}
             }
         }
         let account = last.expect("a session ends");

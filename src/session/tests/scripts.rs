@@ -1,7 +1,7 @@
 //! Scripts: a recording in words and the events it must give, one file each.
 //!
 //! ```text
-//! config  hangover=600ms          any of: hangover, preroll, postroll, window (lengths)
+//! config  hangover=600ms          any of: hangover, preroll, postroll, window (lengths); `live` for partials
 //! speech  0.30..2.40  "the quick brown fox"    words spread evenly, with short gaps
 //! silence 2.40..2.80
 //! fail    1                       the n-th window fails
@@ -9,6 +9,7 @@
 //! start 0 0.00
 //! stop 0 2.70
 //! final 0 "the quick brown fox"
+//! partial 0 "the quick| brown"     stable and tentative text
 //! gap 0.00..2.70
 //! ```
 
@@ -23,7 +24,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { pause_mid_sentence two_utterances long_speech failed_window click_is_no_speech tail_is_kept }
+scripts! { pause_mid_sentence two_utterances long_speech failed_window click_is_no_speech tail_is_kept live_sentence }
 
 fn play(script: &str) {
     let mut config = config(2);
@@ -50,23 +51,38 @@ fn play(script: &str) {
     expected.extend(lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")));
     let world = World::sounding(words, end);
     let fails = |n: u64| failing.contains(&n);
-    let behaviour = Behaviour { fails: Box::new(fails), eager: true, ..Behaviour::default() };
+    let answers = || true;
+    let behaviour = Behaviour { fails: Box::new(fails), answers: Box::new(answers), ..Behaviour::default() };
     let outcome = world.run(config.clone(), &[320], behaviour);
     outcome.check(&world, &config);
-    let told: Vec<String> = outcome.events.iter().map(tell).collect();
+    let told: Vec<String> = outcome.events.iter().filter_map(tell).collect();
     assert_eq!(told, expected, "\n{}", told.join("\n"));
 }
 
-fn tell(event: &Event) -> String {
-    match event {
+fn tell(event: &Event) -> Option<String> {
+    Some(match event {
         Event::SpeechStarted { utterance, at } => format!("start {utterance} {at}"),
         Event::SpeechStopped { utterance, at } => format!("stop {utterance} {at}"),
+        Event::Partial(partial) => {
+            let text = |words: &[Word]| words.iter().map(|word| word.text.as_str()).collect::<String>();
+            format!(
+                "partial {} \"{}|{}\"",
+                partial.utterance,
+                text(&partial.stable),
+                text(&partial.tentative)
+            )
+        }
         Event::Final(segment) => format!("final {} \"{}\"", segment.utterance, segment.text().trim()),
         Event::Gap(gap) => format!("gap {}..{}", gap.span.start, gap.span.end),
-    }
+        Event::UtteranceDone { .. } | Event::Flushed { .. } => return None,
+    })
 }
 
 fn configure(config: &mut SessionConfig, setting: &str) {
+    if setting == "live" {
+        config.live = Some(LiveConfig { partials: true, promise: Promise::default() });
+        return;
+    }
     let (name, value) = setting.split_once('=').expect("name=value");
     let millis = value.trim_end_matches("ms").parse().expect("milliseconds");
     let value = Samples::from_millis(millis);
