@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Abort, Engine, EngineError, EngineTraits, Recognizer, Request};
+use super::{Abort, Effort, Engine, EngineError, EngineTraits, Recognizer, Request};
 use crate::language::Language;
 use crate::transcript::{Phrase, Recognition, Samples, Span, Token, Word};
 
 /// How the scripted engine behaves, apart from what it hears.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScriptConfig {
-    /// Simulated cost: how long the decoding of one second of audio takes.
+    /// Simulated cost: how long the decoding of one second of audio takes at [`Effort::Full`]. A draft takes half.
     pub delay: Duration,
     /// Every n-th request fails, counted over all workers.
     pub fail_every: Option<u64>,
@@ -90,7 +90,11 @@ impl Recognizer for Reader {
             return Err(EngineError::Failed("as scripted".to_owned()));
         }
         let length = Samples(request.pcm.len() as u64);
-        take_time(self.config.delay.as_secs_f64() * length.seconds(), abort)?;
+        let share = match request.effort {
+            Effort::Full => 1.0,
+            Effort::Draft => 0.5,
+        };
+        take_time(share * self.config.delay.as_secs_f64() * length.seconds(), abort)?;
         Ok(Recognition { phrases: hear(request, length), language: Some(language_of(request)) })
     }
 }
@@ -231,7 +235,7 @@ const EVEN: [&str; 28] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{DecodeOptions, Effort};
+    use crate::engine::DecodeOptions;
     use proptest::prelude::*;
 
     fn request(pcm: &[f32], span: Span) -> Request {

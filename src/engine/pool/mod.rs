@@ -2,28 +2,35 @@
 //!
 //! A fixed set of threads, each with its own recogniser, serves three lanes of waiting windows. To have work done
 //! one needs a [`Slot`], which is granted or refused at once; a slot turns a window into a [`Ticket`], a future
-//! that is answered exactly once and withdraws its window when it is dropped.
+//! that is answered exactly once and withdraws its window when it is dropped. Uploads and live streams are
+//! admitted separately, because uploads yield to streams: how many streams there may be is measured, not guessed.
 //!
 //! Contract: no lock is held while something decodes. The queue has no size setting, because its length is at most
-//! the number of slots times the windows that a holder keeps unanswered; holders bound those. A recogniser that
-//! panics costs one answer and not the thread.
+//! the number of slots times the windows that a holder keeps unanswered; holders bound those. A final waits for
+//! no partial, and with more than one worker for at most one window of a file. A recogniser that panics costs one
+//! answer and not the thread.
 //!
 //! Deliberately absent: deadlines (callers drop what they no longer want), retries, and joining several windows
 //! into one call of the engine.
 
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod calibrate;
+mod measure;
+mod queue;
+mod worker;
+
 use std::pin::Pin;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Abort, Engine, EngineError, EngineTraits, Recognizer, Request};
-use crate::transcript::{Recognition, Samples};
+pub use self::worker::Workers;
+
+use self::queue::{Entry, Purpose, Shared};
+use super::{Abort, Engine, EngineError, EngineTraits, Request};
+use crate::transcript::Recognition;
 
 /// How urgent a window is. Lanes are served in this order, but see [`PoolConfig::patience`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,8 +62,11 @@ impl Lane {
 pub struct PoolConfig {
     /// Threads with a recogniser each; zero counts as one.
     pub workers: usize,
-    /// How many streams and uploads may have work in the pool at the same time.
+    /// How many uploads may have work in the pool at the same time.
     pub slots: usize,
+    /// How many live streams may be admitted at the same time, where the operator says so. `None` leaves it to
+    /// what is measured, see [`Pool::capacity`].
+    pub streams: Option<usize>,
     /// How many times in a row a waiting window of [`Lane::Batch`] is passed over for the other lanes.
     pub patience: u32,
 }
@@ -74,8 +84,7 @@ impl Pool {
         let config = PoolConfig { workers: config.workers.max(1), ..config };
         let shared = Arc::new(Shared::new(engine, config));
         // An early return drops the workers, which ends and joins those that run.
-        let mut workers =
-            Workers { shared: Arc::clone(&shared), threads: Vec::with_capacity(config.workers) };
+        let mut workers = Workers::new(Arc::clone(&shared));
         let (ready, reports) = sync_channel(config.workers);
         for index in 0..config.workers {
             workers.spawn(index, ready.clone())?;
@@ -85,8 +94,8 @@ impl Pool {
         Ok((Self { shared }, workers))
     }
 
-    /// Grants the right to have work done, or refuses. Never waits. A pool that is closing still grants slots;
-    /// what they submit is answered with [`EngineError::Closed`].
+    /// Grants an upload the right to have work done, or refuses. Never waits. A pool that is closing still grants
+    /// slots; what they submit is answered with [`EngineError::Closed`].
     pub fn admit(&self) -> Result<Slot, Overloaded> {
         let slots = self.shared.config.slots;
         let mut state = self.shared.state();
@@ -95,7 +104,48 @@ impl Pool {
         }
         state.slots_taken += 1;
         drop(state);
-        Ok(Slot { admission: Arc::new(Admission { shared: Arc::clone(&self.shared) }) })
+        Ok(self.slot(Guest::Upload))
+    }
+
+    /// Grants a live stream the right to have work done, or refuses when there are as many as
+    /// [`Pool::capacity`]. Never waits. While a stream is admitted, one worker is kept free of files.
+    pub fn admit_stream(&self) -> Result<Slot, Overloaded> {
+        let now = Instant::now();
+        let mut state = self.shared.state();
+        let slots = self.shared.capacity(&state);
+        if state.streams.count() >= slots {
+            return Err(Overloaded { slots, retry_after: state.streams.retry_after(slots, now) });
+        }
+        state.streams.enter(now);
+        drop(state);
+        Ok(self.slot(Guest::Stream))
+    }
+
+    /// How many live streams may be admitted at the same time: what the operator set, or else how many can speak
+    /// without a pause while their finals take no more than three quarters of the workers' time, at the cost
+    /// measured on this machine. Between 1 and 10 000; as many as there are workers before anything was measured.
+    /// It changes slowly with the windows that are decoded. Streams that are in are never put out.
+    pub fn capacity(&self) -> usize {
+        self.shared.capacity(&self.shared.state())
+    }
+
+    /// How long windows of a lane have been waiting for a worker, in the recent average.
+    pub fn wait(&self, lane: Lane) -> Duration {
+        let now = Instant::now();
+        Duration::try_from_secs_f64(self.shared.state().waits[lane as usize].recent(now)).unwrap_or_default()
+    }
+
+    /// How late finals are: 0 when they start at once, 1 when the recent ones waited 200 ms on average or the
+    /// oldest one still waiting has done so already, in proportion in between and above, at most 10. Falls back
+    /// within seconds when the load goes.
+    pub fn strain(&self) -> f32 {
+        let now = Instant::now();
+        let state = self.shared.state();
+        let waited = state.waits[Lane::Final as usize].recent(now);
+        let oldest = state.lanes[Lane::Final as usize].front();
+        let waiting = oldest.map_or(0.0, |entry| entry.age(now).as_secs_f64());
+        drop(state);
+        measure::strain(waited.max(waiting))
     }
 
     /// What the engine is and can do.
@@ -105,50 +155,74 @@ impl Pool {
 
     /// What is going on at this moment.
     pub fn load(&self) -> Load {
+        let now = Instant::now();
         let state = self.shared.state();
         Load {
             workers: self.shared.config.workers,
             busy: state.busy(),
             slots: self.shared.config.slots,
             slots_free: self.shared.config.slots - state.slots_taken,
+            streams: state.streams.count(),
+            streams_max: self.shared.capacity(&state),
             waiting: [0, 1, 2].map(|lane| state.lanes[lane].len()),
+            wait_seconds: [0, 1, 2].map(|lane| state.waits[lane].recent(now)),
+            cost_full: state.costs.full.per_second(),
+            cost_draft: state.costs.draft.per_second(),
             ..state.done
         }
     }
+
+    fn slot(&self, guest: Guest) -> Slot {
+        Slot { admission: Arc::new(Admission { shared: Arc::clone(&self.shared), guest }) }
+    }
 }
 
-/// What a pool is doing and has done since it started, for people and metrics.
+/// What a pool is doing and has done since it started, for people and metrics. Calibration is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
     /// Threads with a recogniser each.
     pub workers: usize,
     /// How many of them decode.
     pub busy: usize,
-    /// How many slots there are.
+    /// How many slots there are for uploads.
     pub slots: usize,
     /// How many of them nobody holds.
     pub slots_free: usize,
+    /// How many live streams are admitted.
+    pub streams: usize,
+    /// How many live streams may be admitted, see [`Pool::capacity`].
+    pub streams_max: usize,
     /// How many windows wait, in the order of [`Lane::ALL`].
     pub waiting: [usize; 3],
+    /// How long recent windows waited from their submission to their start, in seconds on average, in the order
+    /// of [`Lane::ALL`]. It fades while nothing starts.
+    pub wait_seconds: [f64; 3],
+    /// Wall seconds that a worker needs for a second of audio at [`Effort::Full`](super::Effort::Full), among
+    /// busy neighbours. `None` before it was measured.
+    pub cost_full: Option<f64>,
+    /// The same at [`Effort::Draft`](super::Effort::Draft).
+    pub cost_draft: Option<f64>,
     /// Windows that were recognised.
     pub recognised: u64,
     /// Windows that the engine failed on, crashes included.
     pub failed: u64,
     /// Windows that were withdrawn or abandoned before they had an answer.
     pub withdrawn: u64,
+    /// Partials that were stopped to make room for a final.
+    pub preempted: u64,
     /// Seconds of audio in the windows that were recognised.
     pub audio_seconds: f64,
     /// Wall seconds that the workers together spent on them.
     pub wall_seconds: f64,
 }
 
-/// All slots are taken.
+/// All slots of the kind that was asked for are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("all {slots} slots are taken, try again in {retry_after} s")]
 pub struct Overloaded {
-    /// How many slots there are.
+    /// How many slots of that kind there are.
     pub slots: usize,
-    /// When to try again, in seconds; an estimate between 1 and 60.
+    /// When to try again, in seconds; an estimate between 1 and 60 for uploads, between 2 and 30 for streams.
     pub retry_after: u64,
 }
 
@@ -160,20 +234,24 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Queues a window. Whoever holds the slot bounds the number of tickets it keeps unanswered.
+    /// Queues a window. Whoever holds the slot bounds the number of tickets it keeps unanswered. A final that no
+    /// worker is free for stops a running partial, whose ticket is answered with [`EngineError::Aborted`]; who
+    /// withdraws a partial for its own final therefore does so first, or two partials are lost.
     pub fn submit(&self, lane: Lane, request: Request) -> Ticket {
         let (reply, answer) = oneshot::channel();
         let abort = Abort::default();
         let shared = &self.admission.shared;
+        let submitted = Instant::now();
         let mut state = shared.state();
         let id = state.next_id;
         state.next_id += 1;
         if state.closed {
             drop(state);
-            // The receiver is in the next line, so there is somebody to hear this.
+            // The receiver is in the last line, so there is somebody to hear this.
             let _ = reply.send(Err(EngineError::Closed));
         } else {
-            state.lanes[lane as usize].push_back(Entry { id, request, abort: abort.clone(), reply });
+            let purpose = Purpose::Window(lane);
+            state.push(lane, Entry { id, purpose, request, abort: abort.clone(), reply, submitted });
             drop(state);
             shared.work.notify_one();
         }
@@ -193,6 +271,19 @@ pub struct Ticket {
     admission: Option<Arc<Admission>>,
 }
 
+impl Ticket {
+    /// Replaces a window that still waits by another one, which keeps its place in the queue. False if it has
+    /// begun or was answered; then nothing changes.
+    pub fn refresh(&mut self, request: Request) -> bool {
+        let Some(admission) = &self.admission else { return false };
+        let mut state = admission.shared.state();
+        let old = state.find(self.lane, self.id).map(|entry| std::mem::replace(&mut entry.request, request));
+        // Audio is freed after the lock: the old one's or, if the window has begun, the new one's.
+        drop(state);
+        old.is_some()
+    }
+}
+
 impl Future for Ticket {
     type Output = Result<Recognition, EngineError>;
 
@@ -209,292 +300,38 @@ impl Drop for Ticket {
         let Some(admission) = &self.admission else { return };
         self.abort.set();
         let mut state = admission.shared.state();
-        let queue = &mut state.lanes[self.lane as usize];
-        // Numbers only grow, so each lane is sorted by them.
-        let withdrawn =
-            queue.binary_search_by_key(&self.id, |entry| entry.id).ok().and_then(|at| queue.remove(at));
-        state.done.withdrawn += u64::from(withdrawn.is_some());
+        let withdrawn = state.withdraw(self.lane, self.id);
         // The audio is freed after the lock.
         drop(state);
         drop(withdrawn);
     }
 }
 
-/// The threads of a pool. Dropping them without [`Workers::drain`] stops what runs, answers what waits with
-/// [`EngineError::Closed`], and blocks until all threads have ended.
-#[must_use = "dropping the workers ends them"]
-pub struct Workers {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Workers {
-    /// Refuses new work, finishes what is queued and joins the threads; says whether that was done within `grace`.
-    /// After it, what still runs is aborted, what still waits is answered with [`EngineError::Closed`], and the
-    /// threads are joined all the same. Blocks: not for a thread that drives futures.
-    pub fn drain(self, grace: Duration) -> bool {
-        let mut state = self.shared.state();
-        state.closed = true;
-        self.shared.work.notify_all();
-        let in_time = self.shared.ended.wait_timeout_while(state, grace, |state| state.alive > 0);
-        let (state, _) = in_time.unwrap_or_else(PoisonError::into_inner);
-        // The rest is done by dropping the workers.
-        state.alive == 0
-    }
-
-    fn spawn(&mut self, index: usize, ready: SyncSender<Result<(), EngineError>>) -> Result<(), EngineError> {
-        let worker = Worker::new(Arc::clone(&self.shared), index);
-        let thread = std::thread::Builder::new()
-            .name(format!("engine-{index}"))
-            .spawn(move || worker.live(ready))
-            .map_err(|error| EngineError::Load(format!("cannot start a thread: {error}")))?;
-        self.threads.push(thread);
-        Ok(())
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.shared.abandon();
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has ended too, which is all that is asked here.
-            let _ = thread.join();
-        }
-    }
+/// Who holds a slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guest {
+    Upload,
+    Stream,
 }
 
 /// Counts a slot for as long as it or one of its unanswered tickets exists.
 struct Admission {
     shared: Arc<Shared>,
+    guest: Guest,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.shared.state().slots_taken -= 1;
-    }
-}
-
-/// One thread and its recogniser.
-struct Worker {
-    shared: Arc<Shared>,
-    index: usize,
-    /// Absent after a crash, until a new one can be made.
-    recognizer: Option<Box<dyn Recognizer>>,
-}
-
-impl Worker {
-    fn new(shared: Arc<Shared>, index: usize) -> Self {
-        shared.state().alive += 1;
-        Self { shared, index, recognizer: None }
-    }
-
-    fn live(mut self, ready: SyncSender<Result<(), EngineError>>) {
-        let made = self.make_recognizer();
-        let failed = made.is_err();
-        // Nobody listens any more if another worker has failed already.
-        let _ = ready.send(made);
-        drop(ready);
-        if failed {
-            return;
-        }
-        while let Some(Entry { request, abort, reply, .. }) = self.shared.next(self.index) {
-            let (answer, wall) = self.answer(&request, &abort);
-            let audio = Samples(request.pcm.len() as u64);
-            // Whoever is answered may rely on the audio being freed and the counts being up to date.
-            drop((request, abort));
-            self.shared.settle(self.index, &answer, audio, wall);
-            let crashed = matches!(answer, Err(EngineError::Crashed));
-            // Nobody listens any more if the ticket was dropped.
-            let _ = reply.send(answer);
-            if crashed {
-                self.recover();
-            }
-        }
-    }
-
-    fn answer(&mut self, request: &Request, abort: &Abort) -> (Result<Recognition, EngineError>, Duration) {
-        let start = Instant::now();
-        (self.recognize(request, abort), start.elapsed())
-    }
-
-    fn recognize(&mut self, request: &Request, abort: &Abort) -> Result<Recognition, EngineError> {
-        if abort.is_set() {
-            return Err(EngineError::Aborted);
-        }
-        if self.recognizer.is_none() {
-            self.make_recognizer().map_err(|error| EngineError::Failed(error.to_string()))?;
-        }
-        let recognizer = self.recognizer.as_mut().expect("it was there or has just been made");
-        match catch_unwind(AssertUnwindSafe(|| recognizer.recognize(request, abort))) {
-            Ok(answer) => answer,
-            Err(_panic) => {
-                let broken = self.recognizer.take();
-                // What panicked once may do so again when it is thrown away.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
-                Err(EngineError::Crashed)
-            }
-        }
-    }
-
-    /// Makes a new recogniser after a crash without waiting for the next window. If that fails, each following
-    /// window tries again.
-    fn recover(&mut self) {
-        match self.make_recognizer() {
-            Ok(()) => tracing::error!(worker = self.index, "a recogniser crashed and was replaced"),
-            Err(error) => {
-                tracing::error!(worker = self.index, %error, "a recogniser crashed and cannot be replaced")
-            }
-        }
-    }
-
-    fn make_recognizer(&mut self) -> Result<(), EngineError> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.shared.engine.recognizer()));
-        self.recognizer = Some(made.unwrap_or(Err(EngineError::Crashed))?);
-        Ok(())
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
         let mut state = self.shared.state();
-        state.running[self.index] = None;
-        state.alive -= 1;
-        let last = state.alive == 0;
-        drop(state);
-        if last {
-            // Without workers nothing may wait. After an orderly end nothing does.
-            self.shared.abandon();
-            self.shared.ended.notify_all();
-        }
-    }
-}
-
-/// What the holders of slots, the tickets and the workers have in common.
-struct Shared {
-    engine: Arc<dyn Engine>,
-    config: PoolConfig,
-    state: Mutex<State>,
-    /// There is something to take, or nothing will come any more.
-    work: Condvar,
-    /// The last worker has ended.
-    ended: Condvar,
-}
-
-impl Shared {
-    fn new(engine: Arc<dyn Engine>, config: PoolConfig) -> Self {
-        let state = State { running: vec![None; config.workers], ..State::default() };
-        Self { engine, config, state: Mutex::new(state), work: Condvar::new(), ended: Condvar::new() }
-    }
-
-    /// Every critical section is a few assignments, so the state is sound even if a thread died in one.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for an entry and marks the worker busy with it. `None` once the pool is closed and the queue empty.
-    fn next(&self, worker: usize) -> Option<Entry> {
-        let mut state = self.state();
-        loop {
-            if let Some(entry) = state.take(self.config.patience) {
-                state.running[worker] = Some(entry.abort.clone());
-                return Some(entry);
+        match self.guest {
+            Guest::Upload => state.slots_taken -= 1,
+            Guest::Stream => {
+                state.streams.leave(Instant::now());
+                // Without streams, files may use every worker.
+                self.shared.release(state);
             }
-            if state.closed {
-                return None;
-            }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
-
-    /// Books an answer and marks the worker idle.
-    fn settle(
-        &self,
-        worker: usize,
-        answer: &Result<Recognition, EngineError>,
-        audio: Samples,
-        wall: Duration,
-    ) {
-        let mut state = self.state();
-        state.running[worker] = None;
-        match answer {
-            Ok(_) => {
-                state.done.recognised += 1;
-                state.done.audio_seconds += audio.seconds();
-                state.done.wall_seconds += wall.as_secs_f64();
-            }
-            Err(EngineError::Aborted) => state.done.withdrawn += 1,
-            Err(_) => state.done.failed += 1,
-        }
-    }
-
-    /// Takes no more work, tells running windows to stop and gives up those that wait.
-    fn abandon(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        state.running.iter().flatten().for_each(Abort::set);
-        let waiting: Vec<Entry> = state.lanes.iter_mut().flat_map(|lane| lane.drain(..)).collect();
-        state.done.withdrawn += waiting.len() as u64;
-        drop(state);
-        self.work.notify_all();
-        for entry in waiting {
-            let _ = entry.reply.send(Err(EngineError::Closed));
-        }
-    }
-}
-
-#[derive(Default)]
-struct State {
-    /// In the order of [`Lane::ALL`]; each in the order of submission.
-    lanes: [VecDeque<Entry>; 3],
-    /// How often in a row the batch lane had to wait although it had work.
-    passed_over: u32,
-    /// By worker: how to stop what it decodes.
-    running: Vec<Option<Abort>>,
-    slots_taken: usize,
-    next_id: u64,
-    /// Workers whose thread has not ended.
-    alive: usize,
-    closed: bool,
-    /// The counts since the start; the rest of it is filled in when somebody asks.
-    done: Load,
-}
-
-impl State {
-    fn take(&mut self, patience: u32) -> Option<Entry> {
-        let [finals, partials, batch] = &mut self.lanes;
-        if !batch.is_empty()
-            && self.passed_over < patience
-            && let Some(urgent) = finals.pop_front().or_else(|| partials.pop_front())
-        {
-            self.passed_over += 1;
-            return Some(urgent);
-        }
-        self.passed_over = 0;
-        batch.pop_front().or_else(|| finals.pop_front()).or_else(|| partials.pop_front())
-    }
-
-    fn busy(&self) -> usize {
-        self.running.iter().flatten().count()
-    }
-
-    /// The time in which the work at hand should be done, in seconds.
-    fn retry_after(&self) -> u64 {
-        let each = match self.done.recognised {
-            0 => 1.0,
-            count => self.done.wall_seconds / count as f64,
-        };
-        let windows = self.busy() + self.lanes.iter().map(VecDeque::len).sum::<usize>();
-        // Past a minute the estimate is worth nothing.
-        (windows as f64 * each / self.running.len() as f64).ceil().clamp(1.0, 60.0) as u64
-    }
-}
-
-/// A window that waits.
-struct Entry {
-    id: u64,
-    request: Request,
-    abort: Abort,
-    reply: oneshot::Sender<Result<Recognition, EngineError>>,
 }
 
 #[cfg(test)]

@@ -1,14 +1,21 @@
 //! What the pool promises, tried with scripted and gated engines and no sockets.
 
+mod capacity;
+mod live;
+mod stress;
+
 use super::*;
 use crate::engine::script::{Script, ScriptConfig};
-use crate::engine::{DecodeOptions, Effort};
+use crate::engine::{DecodeOptions, Effort, Recognizer};
+use crate::transcript::Samples;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 const PLENTY: Duration = Duration::from_secs(30);
 
 fn config(workers: usize, slots: usize) -> PoolConfig {
-    PoolConfig { workers, slots, patience: 1000 }
+    PoolConfig { workers, slots, streams: None, patience: 1000 }
 }
 
 fn scripted(script: ScriptConfig, config: PoolConfig) -> (Pool, Workers) {
@@ -134,7 +141,7 @@ fn lanes_are_served_in_order_and_each_lane_first_come_first_served() {
 #[test]
 fn batch_work_is_passed_over_only_so_often() {
     use Lane::{Batch, Final, Partial};
-    let gated = Gated::start(PoolConfig { workers: 1, slots: 1, patience: 2 });
+    let gated = Gated::start(PoolConfig { patience: 2, ..config(1, 1) });
     let lanes = [Batch, Batch, Batch, Final, Final, Final, Partial, Partial];
     assert_eq!(gated.order(&lanes), [99, 3, 4, 0, 5, 6, 1, 7, 2]);
 }
@@ -276,7 +283,8 @@ fn draining_finishes_what_is_queued_and_refuses_what_comes() {
     let script = ScriptConfig { delay: Duration::from_millis(20), ..ScriptConfig::default() };
     let (pool, workers) = scripted(script, config(2, 1));
     let slot = pool.admit().expect("free");
-    let tickets: Vec<_> = (0..8).map(|n| slot.submit(Lane::ALL[n % 3], request(n as u64))).collect();
+    // Finals first, because they would stop partials.
+    let tickets: Vec<_> = (0..8).map(|n| slot.submit(Lane::ALL[n / 3], request(n as u64))).collect();
     assert!(workers.drain(PLENTY));
     assert_eq!(wait_for(slot.submit(Lane::Final, request(0))), Err(EngineError::Closed));
     assert_eq!(pool.load().recognised, 8);
@@ -321,7 +329,8 @@ fn every_ticket_has_exactly_one_answer() {
                     Ok(_) => 0,
                     Err(EngineError::Failed(_)) => 1,
                     Err(EngineError::Crashed) => 2,
-                    Err(_) => 3,
+                    Err(EngineError::Aborted) if lane == Lane::Partial => 3,
+                    Err(error) => panic!("{error}"),
                 };
                 counts[kind] += 1;
             }
@@ -331,10 +340,12 @@ fn every_ticket_has_exactly_one_answer() {
         threads.into_iter().map(|thread| thread.join().expect("no thread fails")).collect()
     });
     let total = |kind: usize| outcomes.iter().map(|counts| counts[kind]).sum::<u64>();
-    assert_eq!(total(0) + total(1) + total(2), 8 * 60);
-    assert!(total(1) > 0 && total(2) > 0 && total(3) == 0, "{outcomes:?}");
+    assert_eq!((0..4).map(total).sum::<u64>(), 8 * 60);
+    assert!(total(0) > 0 && total(1) > 0 && total(2) > 0, "{outcomes:?}");
     assert!(workers.drain(PLENTY));
     let load = pool.load();
     assert_eq!((load.busy, load.waiting, load.slots_free), (0, [0; 3], 8));
-    assert_eq!(load.recognised + load.failed + load.withdrawn, 2 * 8 * 60);
+    // Of a partial that was stopped for a final and then dropped, the first is what counts.
+    assert!(load.preempted >= total(3), "{load:?} {outcomes:?}");
+    assert_eq!(load.recognised + load.failed + load.withdrawn + load.preempted, 2 * 8 * 60);
 }

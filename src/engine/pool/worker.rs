@@ -1,0 +1,155 @@
+//! The threads and what each of them does with a window.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::queue::{Entry, Shared};
+use crate::engine::{Abort, EngineError, Recognizer, Request};
+use crate::transcript::Recognition;
+
+/// The threads of a pool. Dropping them without [`Workers::drain`] stops what runs, answers what waits with
+/// [`EngineError::Closed`], and blocks until all threads have ended.
+#[must_use = "dropping the workers ends them"]
+pub struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let threads = Vec::with_capacity(shared.config.workers);
+        Self { shared, threads }
+    }
+
+    /// Refuses new work, finishes what is queued and joins the threads; says whether that was done within `grace`.
+    /// After it, what still runs is aborted, what still waits is answered with [`EngineError::Closed`], and the
+    /// threads are joined all the same. Blocks: not for a thread that drives futures.
+    pub fn drain(self, grace: Duration) -> bool {
+        let mut state = self.shared.state();
+        state.closed = true;
+        self.shared.work.notify_all();
+        let in_time = self.shared.ended.wait_timeout_while(state, grace, |state| state.alive > 0);
+        let (state, _) = in_time.unwrap_or_else(PoisonError::into_inner);
+        // The rest is done by dropping the workers.
+        state.alive == 0
+    }
+
+    pub(super) fn spawn(
+        &mut self,
+        index: usize,
+        ready: SyncSender<Result<(), EngineError>>,
+    ) -> Result<(), EngineError> {
+        let worker = Worker::new(Arc::clone(&self.shared), index);
+        let thread = std::thread::Builder::new()
+            .name(format!("engine-{index}"))
+            .spawn(move || worker.live(ready))
+            .map_err(|error| EngineError::Load(format!("cannot start a thread: {error}")))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.abandon();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has ended too, which is all that is asked here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One thread and its recogniser.
+struct Worker {
+    shared: Arc<Shared>,
+    index: usize,
+    /// Absent after a crash, until a new one can be made.
+    recognizer: Option<Box<dyn Recognizer>>,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, index: usize) -> Self {
+        shared.state().alive += 1;
+        Self { shared, index, recognizer: None }
+    }
+
+    fn live(mut self, ready: SyncSender<Result<(), EngineError>>) {
+        let made = self.make_recognizer();
+        let failed = made.is_err();
+        // Nobody listens any more if another worker has failed already.
+        let _ = ready.send(made);
+        drop(ready);
+        if failed {
+            return;
+        }
+        while let Some(Entry { request, abort, reply, .. }) = self.shared.next(self.index) {
+            let start = Instant::now();
+            let answer = self.recognize(&request, &abort);
+            let wall = start.elapsed();
+            // Whoever is answered may rely on the audio being freed and the counts being up to date.
+            drop((request, abort));
+            self.shared.settle(self.index, &answer, wall);
+            let crashed = matches!(answer, Err(EngineError::Crashed));
+            // Nobody listens any more if the ticket was dropped.
+            let _ = reply.send(answer);
+            if crashed {
+                self.recover();
+            }
+        }
+    }
+
+    fn recognize(&mut self, request: &Request, abort: &Abort) -> Result<Recognition, EngineError> {
+        if abort.is_set() {
+            return Err(EngineError::Aborted);
+        }
+        if self.recognizer.is_none() {
+            self.make_recognizer().map_err(|error| EngineError::Failed(error.to_string()))?;
+        }
+        let recognizer = self.recognizer.as_mut().expect("it was there or has just been made");
+        match catch_unwind(AssertUnwindSafe(|| recognizer.recognize(request, abort))) {
+            Ok(answer) => answer,
+            Err(_panic) => {
+                let broken = self.recognizer.take();
+                // What panicked once may do so again when it is thrown away.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+                Err(EngineError::Crashed)
+            }
+        }
+    }
+
+    /// Makes a new recogniser after a crash without waiting for the next window. If that fails, each following
+    /// window tries again.
+    fn recover(&mut self) {
+        match self.make_recognizer() {
+            Ok(()) => tracing::error!(worker = self.index, "a recogniser crashed and was replaced"),
+            Err(error) => {
+                tracing::error!(worker = self.index, %error, "a recogniser crashed and cannot be replaced")
+            }
+        }
+    }
+
+    fn make_recognizer(&mut self) -> Result<(), EngineError> {
+        let made = catch_unwind(AssertUnwindSafe(|| self.shared.engine.recognizer()));
+        self.recognizer = Some(made.unwrap_or(Err(EngineError::Crashed))?);
+        Ok(())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.running[self.index] = None;
+        state.alive -= 1;
+        let last = state.alive == 0;
+        // A wakeup that this one had, another one must have.
+        self.shared.release(state);
+        if last {
+            // Without workers nothing may wait. After an orderly end nothing does.
+            self.shared.abandon();
+            self.shared.ended.notify_all();
+        }
+    }
+}
