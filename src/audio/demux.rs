@@ -19,17 +19,19 @@ use symphonia::core::codecs::registry::CodecRegistry;
 use symphonia::core::errors::{Error, Result as Answer};
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::well_known::{
-    FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MP1, FORMAT_ID_MP2, FORMAT_ID_MP3,
+    FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MKV, FORMAT_ID_MP1, FORMAT_ID_MP2,
+    FORMAT_ID_MP3,
 };
-use symphonia::core::formats::{FormatOptions, FormatReader, Track};
-use symphonia::core::io::MediaSourceStream;
+use symphonia::core::formats::{FormatId, FormatOptions, FormatReader, Track};
+use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes, SeekBuffered};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
+use super::fragments::Fragments;
 use super::resample::Resampler;
 use super::sniff::{self, Look};
-use super::source::{Meter, Source};
+use super::source::{Inflow, Meter, Source};
 use super::{AudioError, Limits};
 use crate::transcript::{RATE, Samples};
 
@@ -55,11 +57,16 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
 
 /// One audio track of one file being decoded.
 pub(super) struct Demuxed {
-    reader: Box<dyn FormatReader>,
+    /// Nothing only after a failed [`Demuxed::begin_again`].
+    reader: Option<Box<dyn FormatReader>>,
     meter: Arc<Meter>,
     limits: Limits,
     voice: Voice,
     resampler: Option<Resampler>,
+    /// Makes the resampler.
+    pace: Pace,
+    /// Where the next portion of a fragmented MP4 comes from.
+    later: Option<Fragments>,
     /// Undecodable packets in a row.
     misses: u32,
     /// Whether anything was decoded at all.
@@ -68,6 +75,13 @@ pub(super) struct Demuxed {
     expected: Option<f64>,
     interleaved: Vec<f32>,
     mono: Vec<f32>,
+}
+
+/// Whether somebody waits for the sound.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    File,
+    Live,
 }
 
 /// The track that is listened to, with its decoder.
@@ -89,7 +103,8 @@ impl Demuxed {
             let (file, end, patches) = (file.try_clone()?, look.end, look.patches.clone());
             let meter = Arc::clone(&meter);
             meter.next_call();
-            let answer = probe(Source { file, length, end, patches, meter, seekable, position: 0 })?;
+            let answer =
+                probe(buffered(Source { file, length, end, patches, meter, seekable, position: 0 }))?;
             match answer {
                 // Demuxers that may seek look at the end first and give up when it was cut off. Read as a stream,
                 // the same file tells all that is left of it.
@@ -101,34 +116,60 @@ impl Demuxed {
         if weak.contains(&reader.format_info().format) && !sniff::has_frames(&mut file, length)? {
             return Err(AudioError::Unsupported("no known audio format was recognised".to_owned()));
         }
+        let opened = Self::listen(reader, meter, limits, Pace::File)?;
+        opened.refuse_long_claims()?;
+        Ok(opened)
+    }
+
+    /// The same for a stream, of which so much is read as it takes to know its tracks.
+    pub(super) fn follow(mut stream: Inflow, limits: Limits) -> Result<Self, AudioError> {
+        let meter = stream.meter();
+        meter.next_call();
+        if stream.ahead().get(4..8) == Some(b"ftyp") {
+            let fragments = Fragments::new(stream);
+            let later = fragments.handle();
+            let reader = probe(buffered(fragments))?.map_err(unreadable)?;
+            return Ok(Self { later: Some(later), ..Self::listen(reader, meter, limits, Pace::Live)? });
+        }
+        let reader = probe(buffered(stream))?.map_err(unreadable)?;
+        Self::listen(reader, meter, limits, Pace::Live)
+    }
+
+    fn listen(
+        reader: Box<dyn FormatReader>,
+        meter: Arc<Meter>,
+        limits: Limits,
+        pace: Pace,
+    ) -> Result<Self, AudioError> {
         let voice = Voice::choose(reader.as_ref(), &limits)?;
-        let opened = Self {
-            reader,
+        Ok(Self {
+            reader: Some(reader),
             meter,
             limits,
             voice,
             resampler: None,
+            pace,
+            later: None,
             misses: 0,
             heard: false,
             expected: None,
             interleaved: Vec::new(),
             mono: Vec::new(),
-        };
-        opened.refuse_long_claims()?;
-        Ok(opened)
+        })
     }
 
     /// How long the container says the audio is, as a length of the output.
     pub(super) fn length_hint(&self) -> Option<Samples> {
         let track = &self.voice.track;
-        let media = self.reader.media_info();
+        let media = self.reader.as_ref()?.media_info();
         let of_track = track.time_base.zip(track.duration);
         let (base, duration) = of_track.or_else(|| media.time_base.zip(media.duration))?;
         let seconds = base.calc_duration(duration)?.as_secs_f64();
         (seconds > 0.0).then(|| Samples::from_seconds(seconds))
     }
 
-    /// Decodes until at least `least` samples were appended to `out`, or to the end. `false` at the end.
+    /// Decodes until at least `least` samples were appended to `out`, or to the end. `false` at the end. The
+    /// deadline is for us alone: it moves on while a stream is waited for.
     pub(super) fn read(
         &mut self,
         least: usize,
@@ -136,23 +177,32 @@ impl Demuxed {
         out: &mut Vec<f32>,
     ) -> Result<bool, AudioError> {
         let target = out.len() + least;
+        let waited = self.meter.waited();
         while out.len() < target {
             // Tables can be built that take a demuxer longer from packet to packet, or that name endless packets
             // without a sound in them.
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline + (self.meter.waited() - waited) {
                 return Err(AudioError::Corrupt("it takes longer to read than to listen to".to_owned()));
             }
             self.meter.next_call();
-            let packet = match fenced(|| self.reader.next_packet())? {
+            let Some(reader) = &mut self.reader else { return Ok(false) };
+            let packet = match fenced(|| reader.next_packet())? {
                 Ok(Some(packet)) => packet,
+                Ok(None) | Err(Error::IoError(_)) if self.go_on()? => continue,
                 Ok(None) => return self.finish(None, out),
                 Err(Error::IoError(error)) if error.kind() == ErrorKind::UnexpectedEof => {
                     return self.finish(Some("it ends before its audio begins"), out);
                 }
                 // The next link of a chained stream, with tracks of its own.
                 Err(Error::ResetRequired) => {
-                    self.voice = Voice::choose(self.reader.as_ref(), &self.limits)?;
+                    if let Some(reader) = &self.reader {
+                        self.voice = Voice::choose(reader.as_ref(), &self.limits)?;
+                    }
                     self.expected = None;
+                    continue;
+                }
+                Err(Error::DecodeError(what)) if self.begins_again(what) => {
+                    self.begin_again()?;
                     continue;
                 }
                 Err(Error::DecodeError(what) | Error::LimitError(what)) => {
@@ -166,6 +216,39 @@ impl Demuxed {
             }
         }
         Ok(true)
+    }
+
+    /// The next portion of a stream that was cut into portions, for the decoder that there is.
+    fn go_on(&mut self) -> Result<bool, AudioError> {
+        let Some(portion) = self.later.as_ref().and_then(Fragments::next) else { return Ok(false) };
+        self.reader = Some(probe(buffered(portion))?.map_err(unreadable)?);
+        Ok(true)
+    }
+
+    /// A browser's recorder that was stopped and started again within one stream, which the demuxer takes for an
+    /// element that does not belong there.
+    fn begins_again(&self, what: &str) -> bool {
+        what.contains("unexpected element") && self.format() == Some(FORMAT_ID_MKV)
+    }
+
+    fn begin_again(&mut self) -> Result<(), AudioError> {
+        const EBML: [u8; 4] = *b"\x1a\x45\xdf\xa3";
+        let Some(reader) = self.reader.take() else { return Ok(()) };
+        let mut stream = reader.into_inner();
+        let header = fenced(|| Ok(stream.read_quad_bytes()?))?.map_err(unreadable)?;
+        if header != EBML {
+            return Err(AudioError::Corrupt("it goes on with something else in its middle".to_owned()));
+        }
+        stream.seek_buffered_rel(-(EBML.len() as isize));
+        let reader = probe(stream)?.map_err(unreadable)?;
+        self.voice = Voice::choose(reader.as_ref(), &self.limits)?;
+        self.reader = Some(reader);
+        self.expected = None;
+        Ok(())
+    }
+
+    fn format(&self) -> Option<FormatId> {
+        self.reader.as_ref().map(|reader| reader.format_info().format)
     }
 
     fn hear(&mut self, mut packet: Packet, out: &mut Vec<f32>) -> Result<(), AudioError> {
@@ -238,7 +321,10 @@ impl Demuxed {
             self.resampler = None;
         }
         if self.resampler.is_none() {
-            self.resampler = Resampler::new(rate);
+            self.resampler = match self.pace {
+                Pace::File => Resampler::new(rate),
+                Pace::Live => Resampler::live(rate),
+            };
         }
         let resampler = self.resampler.as_mut();
         let no_rate = || AudioError::Corrupt("it names no sample rate".to_owned());
@@ -279,7 +365,7 @@ impl Demuxed {
     /// the limit saves decoding all of it; other containers guess, and are only stopped on the way.
     fn refuse_long_claims(&self) -> Result<(), AudioError> {
         let limit = self.limits.duration;
-        let exact = [FORMAT_ID_FLAC, FORMAT_ID_ISOMP4].contains(&self.reader.format_info().format);
+        let exact = self.format().is_some_and(|format| [FORMAT_ID_FLAC, FORMAT_ID_ISOMP4].contains(&format));
         let margin = Samples(limit.0 / 50) + Samples::from_millis(1000);
         match self.length_hint() {
             Some(claim) if exact && claim > limit + margin => Err(AudioError::TooLong { limit }),
@@ -348,8 +434,11 @@ fn make_decoder(parameters: &AudioCodecParameters) -> Result<Box<dyn AudioDecode
     made.map_err(unreadable)
 }
 
-fn probe(source: Source) -> Result<Answer<Box<dyn FormatReader>>, AudioError> {
-    let stream = MediaSourceStream::new(Box::new(source), Default::default());
+fn buffered(source: impl MediaSource + 'static) -> MediaSourceStream<'static> {
+    MediaSourceStream::new(Box::new(source), Default::default())
+}
+
+fn probe(stream: MediaSourceStream<'static>) -> Result<Answer<Box<dyn FormatReader>>, AudioError> {
     let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
     fenced(|| symphonia::default::get_probe().probe(&Hint::new(), stream, format, metadata))
 }
@@ -395,6 +484,6 @@ fn reason(error: &Error) -> &'static str {
 }
 
 /// Samples that are no number become silence, the others stay within full scale.
-fn sane(sample: f32) -> f32 {
+pub(super) fn sane(sample: f32) -> f32 {
     if sample.is_finite() { sample.clamp(-1.0, 1.0) } else { 0.0 }
 }

@@ -21,7 +21,7 @@ const STRETCH: usize = RATE as usize;
 
 /// How much longer than the audio that came out the decoding may have taken. Honest files are a hundred times
 /// faster than that; without a bound, a crafted one would keep its thread for days.
-const GRACE: Duration = Duration::from_secs(60);
+pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// What is allowed.
 #[derive(Clone, Debug, Default)]

@@ -5,22 +5,38 @@
 //! constants of this room, time by the size of the file and by [`Limits`]; nothing in here panics on bad bytes.
 //!
 //! * [`FileDecoder`] turns a file into samples, stretch by stretch.
+//! * [`LiveDecoder`] turns raw samples and Opus packets into samples, chunk by chunk, without ever waiting.
+//! * [`ContainerDecoder`] does it with a container that is still being written, and waits for its bytes.
 //! * [`Resampler`] brings mono samples of any rate to 16 kHz.
 //! * [`Ffmpeg`] is the last resort for what the built-in decoders cannot read, where the operator allows it.
 //!
 //! Deliberately absent: anything asynchronous. Decoding blocks; the caller brings the thread.
 
+mod container;
 mod demux;
 mod ffmpeg;
 mod file;
+mod fragments;
+mod live;
+#[cfg(test)]
+mod live_tests;
+mod opening;
+mod packets;
+mod pcm;
+#[cfg(test)]
+mod raw_tests;
 mod resample;
 mod sniff;
 mod source;
 #[cfg(test)]
 mod tests;
+mod wave;
 
+pub use container::ContainerDecoder;
 pub use ffmpeg::Ffmpeg;
 pub use file::{FileDecoder, FileOptions};
+pub use live::{Heard, LiveDecoder, LiveFormat};
+pub use pcm::Coding;
 pub use resample::Resampler;
 
 use crate::transcript::Samples;

@@ -9,9 +9,12 @@ use rubato::{Fft, FixedSync, Indexing, Resampler as _, WindowFunction};
 
 use crate::transcript::RATE;
 
-/// Input frames per transform, where the two rates allow it: long enough for a filter that is flat to 7 kHz,
-/// short enough that a live stream would not wait for it.
+/// Input frames per transform of a file, where the two rates allow it: a filter that is flat to 7 kHz.
 const BLOCK: usize = 1024;
+
+/// The same for a live stream, as a share of a second: its sound waits for one and a half of these, and a filter
+/// that is half as long would cost a telephone line everything above 3 kHz.
+const BLOCKS_PER_SECOND: u32 = 50;
 
 /// A running conversion of one mono signal to 16 kHz.
 pub struct Resampler {
@@ -36,7 +39,18 @@ struct Filter {
 impl Resampler {
     /// A conversion from `rate` Hz. `None` if the rate is 0.
     pub fn new(rate: u32) -> Option<Self> {
-        let filter = if rate == RATE { None } else { Some(Filter::new(rate)?) };
+        Self::with_block(rate, BLOCK)
+    }
+
+    /// The same for sound that somebody waits for: in blocks of 20 ms where the rates allow it, else as short as
+    /// they do (40 ms from 22,050 Hz, 80 ms from 11,025 Hz, up to two seconds from a rate that has no divisor in
+    /// common with 16 kHz).
+    pub fn live(rate: u32) -> Option<Self> {
+        Self::with_block(rate, (rate / BLOCKS_PER_SECOND) as usize)
+    }
+
+    fn with_block(rate: u32, block: usize) -> Option<Self> {
+        let filter = if rate == RATE { None } else { Some(Filter::new(rate, block)?) };
         Some(Self { filter, rate, received: 0, delivered: 0 })
     }
 
@@ -73,11 +87,11 @@ impl Resampler {
 }
 
 impl Filter {
-    fn new(rate: u32) -> Option<Self> {
+    fn new(rate: u32, least: usize) -> Option<Self> {
         // A whole number of the shortest stretches that are a whole number of samples on both sides, and an even
         // number of samples, so that the delay of the filter is a whole number too.
         let unit = (rate / greatest_common_divisor(rate, RATE).max(1)) as usize;
-        let units = BLOCK.div_ceil(unit.max(1));
+        let units = least.div_ceil(unit.max(1)).max(1);
         let block = unit * (units + (unit * units) % 2);
         let (window, fixed) = (WindowFunction::BlackmanHarris2, FixedSync::Input);
         let fft = Fft::new_custom(rate as usize, RATE as usize, block, 1, 1, window, fixed).ok()?;

@@ -68,11 +68,60 @@ const SIGNATURES: &[(usize, &[u8], &str, bool)] = &[
     (0, b"\xef\xbb\xbf", "a text", false),
 ];
 
+/// How many bytes it takes to know a [`Container`].
+pub(super) const MAGIC: usize = 12;
+
+/// A container by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Container {
+    Wave,
+    Ogg,
+    Matroska,
+    Flac,
+    /// A tag in front of something else, mostly MPEG audio.
+    Tagged,
+    Caf,
+    Aiff,
+    Mp4,
+}
+
+impl Container {
+    /// With its article, to be put into a sentence.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Wave => "a WAV file",
+            Self::Ogg => "an Ogg file",
+            Self::Matroska => "a WebM or Matroska file",
+            Self::Flac => "a FLAC file",
+            Self::Tagged => "an MP3 file",
+            Self::Caf => "a CAF file",
+            Self::Aiff => "an AIFF file",
+            Self::Mp4 => "an MP4 file",
+        }
+    }
+}
+
+/// The container that the first [`MAGIC`] bytes announce. With fewer bytes nothing is announced that needs more.
+pub(super) fn container(head: &[u8]) -> Option<Container> {
+    let inner = |at: usize| head.get(at..at + 4).and_then(|tag| tag.first_chunk::<4>());
+    match (inner(0)?, inner(4), inner(8)) {
+        (b"RIFF" | b"RF64" | b"BW64", _, Some(b"WAVE")) => Some(Container::Wave),
+        (b"FORM", _, Some(b"AIFF" | b"AIFC")) => Some(Container::Aiff),
+        (_, Some(b"ftyp"), _) => Some(Container::Mp4),
+        (b"OggS", Some([0, ..]), _) => Some(Container::Ogg),
+        (b"\x1a\x45\xdf\xa3", ..) => Some(Container::Matroska),
+        (b"fLaC", ..) => Some(Container::Flac),
+        (b"caff", ..) => Some(Container::Caf),
+        (b"ID3\x02" | b"ID3\x03" | b"ID3\x04", ..) => Some(Container::Tagged),
+        _ => None,
+    }
+}
+
 /// The packets of an MPEG transport stream, and of its variant with time codes, begin with this byte.
 const TRANSPORT_SYNC: u8 = 0x47;
 
 /// How far behind the tags the first frame of a stream without a signature is looked for.
-const FRAME_SEARCH: usize = 64 << 10;
+pub(super) const FRAME_SEARCH: usize = 64 << 10;
 
 /// Looks at a file of `length` bytes.
 pub(super) fn look(file: &mut File, length: u64) -> io::Result<Look> {
@@ -89,7 +138,8 @@ pub(super) fn look(file: &mut File, length: u64) -> io::Result<Look> {
     Ok(look)
 }
 
-fn foreign(head: &[u8]) -> Option<Foreign> {
+/// What the head of a file is, if it has a name but no decoder here.
+pub(super) fn foreign(head: &[u8]) -> Option<Foreign> {
     let found = |&&(at, magic, ..): &&(usize, &[u8], &str, bool)| {
         head.get(at..).is_some_and(|rest| rest.starts_with(magic))
     };
@@ -209,14 +259,25 @@ fn look_at_mp4(file: &mut File, look: &mut Look) -> io::Result<()> {
 pub(super) fn has_frames(file: &mut File, length: u64) -> io::Result<bool> {
     let mut start = 0;
     for _ in 0..16 {
-        let [b'I', b'D', b'3', _, _, flags, a, b, c, d] = *read_at(file, start, 10)? else { break };
-        let size = [a, b, c, d].iter().fold(0, |size, byte| size << 7 | u64::from(byte & 0x7f));
-        let footer = if flags & 0x10 == 0 { 0 } else { 10 };
-        start += 10 + size + footer;
+        let Some(size) = tag_size(&read_at(file, start, 10)?) else { break };
+        start += size;
     }
     let window = read_at(file, start, FRAME_SEARCH + 3 * 8192)?;
     let whole = start + window.len() as u64 >= length;
-    Ok((0..window.len().min(FRAME_SEARCH)).any(|first| is_chain(&window, first, whole)))
+    Ok(first_frame(&window, whole).is_some())
+}
+
+/// The size of the ID3 tag that begins here, with its own header and footer.
+pub(super) fn tag_size(head: &[u8]) -> Option<u64> {
+    let [b'I', b'D', b'3', _, _, flags, a, b, c, d] = *head.first_chunk()? else { return None };
+    let size = [a, b, c, d].iter().fold(0, |size, byte| size << 7 | u64::from(byte & 0x7f));
+    let footer = if flags & 0x10 == 0 { 0 } else { 10 };
+    Some(10 + size + footer)
+}
+
+/// Where the first of a row of frames begins. With `whole` set, the window ends where the stream ends.
+pub(super) fn first_frame(window: &[u8], whole: bool) -> Option<usize> {
+    (0..window.len().min(FRAME_SEARCH)).find(|first| is_chain(window, *first, whole))
 }
 
 /// Whether frames follow one another from `at` on. With `whole` set, the window ends where the file ends.
@@ -269,7 +330,8 @@ fn frame(bytes: &[u8]) -> Option<(u32, usize)> {
     Some(((header & 0xfffe_0c00) >> 10, length as usize))
 }
 
-fn little_endian(bytes: &[u8], at: usize) -> Option<u64> {
+/// Four bytes as a number.
+pub(super) fn little_endian(bytes: &[u8], at: usize) -> Option<u64> {
     let field = bytes.get(at..)?.first_chunk()?;
     Some(u64::from(u32::from_le_bytes(*field)))
 }

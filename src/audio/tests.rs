@@ -68,7 +68,7 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     folder
 });
 
-fn ffmpeg(arguments: &[&str]) {
+pub(super) fn ffmpeg(arguments: &[&str]) {
     let status = Command::new("ffmpeg")
         .args(["-nostdin", "-v", "error", "-y"])
         .args(arguments)
@@ -94,7 +94,7 @@ fn bytes(name: &str) -> Vec<u8> {
 }
 
 /// An unlinked temporary file, as an upload is.
-fn upload(bytes: &[u8]) -> File {
+pub(super) fn upload(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(bytes).expect("room on the disk");
     file
@@ -114,7 +114,7 @@ fn decode_with(file: File, options: &FileOptions) -> Result<Vec<f32>, AudioError
     Ok(out)
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<f32>, AudioError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<f32>, AudioError> {
     decode_with(upload(bytes), &FileOptions::default())
 }
 
@@ -539,24 +539,24 @@ fn flip(file: &mut [u8], within: usize, noise: &mut Noise) {
 }
 
 /// Reproducible noise.
-struct Noise(u64);
+pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    fn fill(&mut self, bytes: &mut [u8]) {
+    pub(super) fn fill(&mut self, bytes: &mut [u8]) {
         bytes.iter_mut().for_each(|byte| *byte = self.next() as u8);
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.fill(&mut bytes);
         bytes
