@@ -1,5 +1,6 @@
 //! The composition root: builds the rooms in order, and drains them in reverse.
 
+use std::io::{Seek, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::audio::{FileDecoder, FileOptions};
 use crate::config::{EngineChoice, EngineConfig, ServeConfig};
 use crate::engine::pool::{Pool, Workers};
 use crate::engine::script::Script;
@@ -32,8 +34,12 @@ impl App {
         let listener = TcpListener::bind(http.address)
             .await
             .with_context(|| format!("cannot listen on {}", http.address))?;
-        let (pool, workers) =
-            tokio::task::spawn_blocking(move || start_engine(&engine)).await.context("loading crashed")??;
+        let started = tokio::task::spawn_blocking(move || {
+            let (pool, workers) = start_engine(&engine)?;
+            calibrate(&pool)?;
+            anyhow::Ok((pool, workers))
+        });
+        let (pool, workers) = started.await.context("loading crashed")??;
         let transcriber = Transcriber::new(pool, pipeline);
         Ok(Self { listener, http, transcriber, workers })
     }
@@ -52,7 +58,7 @@ impl App {
     /// left is aborted. Says whether everything was finished.
     pub async fn run(self, stop: CancellationToken) -> bool {
         let grace = self.http.grace;
-        let (router, streams) = http::router(self.transcriber, self.http);
+        let (router, streams) = http::router(self.transcriber, self.http, stop.clone());
         let clock = {
             let stop = stop.clone();
             async move {
@@ -97,6 +103,33 @@ pub fn start_engine(config: &EngineConfig) -> anyhow::Result<(Pool, Workers)> {
         tracing::warn!("{caveat}");
     }
     Ok((pool, workers))
+}
+
+/// A few seconds of speech, to measure with.
+const SPEECH: &[u8] = include_bytes!("../tests/audio/sentence-04-slt.flac");
+
+/// Measures what a second of speech costs here, so that no more live streams are let in than can be followed.
+/// Blocks.
+fn calibrate(pool: &Pool) -> anyhow::Result<()> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(SPEECH)?;
+    file.rewind()?;
+    let mut decoder = FileDecoder::open(file, &FileOptions::default())?;
+    let mut pcm = Vec::new();
+    while decoder.read(&mut pcm)? {}
+    if pool.traits().takes_placeholders {
+        // Whatever a scripted engine pretends to cost, it costs in proportion.
+        pcm.truncate(1_600);
+    }
+    let started = Instant::now();
+    pool.calibrate(pcm.into())?;
+    let load = pool.load();
+    tracing::info!(
+        streams = load.streams_max,
+        seconds = started.elapsed().as_secs_f32(),
+        "live streams that this machine can follow were measured"
+    );
+    Ok(())
 }
 
 /// Loads an engine without starting threads for it. Blocks.

@@ -108,6 +108,15 @@ struct HttpFlags {
     /// Where uploads are spooled; the system's temporary folder if not given
     #[arg(long, env = "WHISPERWIRE_SPOOL_DIR")]
     spool_dir: Option<PathBuf>,
+    /// How long a live stream may be without audio and messages, in seconds
+    #[arg(long, env = "WHISPERWIRE_IDLE_TIMEOUT", default_value_t = 60)]
+    idle_timeout: u64,
+    /// The longest a live stream may outlive its connection, in seconds; a client may ask for less
+    #[arg(long, env = "WHISPERWIRE_RESUME_GRACE", default_value_t = 30)]
+    resume_grace: u64,
+    /// Adds a route that echoes what comes over a WebSocket, for conformance tests
+    #[arg(long, env = "WHISPERWIRE_WS_ECHO", hide = true)]
+    ws_echo: bool,
     /// A recording to name in the line that says how to try the server
     #[arg(long, env = "WHISPERWIRE_TRY", hide = true)]
     r#try: Option<String>,
@@ -142,6 +151,9 @@ struct EngineFlags {
     /// How many uploads are worked on at once before others are told to come back
     #[arg(long, env = "WHISPERWIRE_SLOTS", default_value_t = 32)]
     slots: usize,
+    /// How many live streams are followed at once; by default as many as were measured to fit this machine
+    #[arg(long, env = "WHISPERWIRE_MAX_STREAMS")]
+    max_streams: Option<usize>,
     /// Beams for text that stays; by default what suits the model
     #[arg(long, env = "WHISPERWIRE_BEAM_SIZE", value_parser = clap::value_parser!(u32).range(1..=8))]
     beam_size: Option<u32>,
@@ -320,6 +332,9 @@ impl HttpFlags {
             grace: Duration::from_secs(self.grace),
             accept_unknown_models: self.unknown_models == UnknownModels::Accept,
             spool_dir: self.spool_dir,
+            idle_timeout: Duration::from_secs(self.idle_timeout.max(1)),
+            resume_grace: Duration::from_secs(self.resume_grace),
+            ws_echo: self.ws_echo,
             try_with: self.r#try,
         })
     }
@@ -329,7 +344,8 @@ impl EngineFlags {
     fn config(self, hub: &HubFlags) -> Bad<EngineConfig> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (workers, threads) = share_cores(cores, self.workers, self.threads);
-        let pool = PoolConfig { workers, slots: self.slots.max(1), patience: 8 };
+        let streams = self.max_streams.map(|streams| streams.max(1));
+        let pool = PoolConfig { workers, slots: self.slots.max(1), streams, patience: 8 };
         let choice = match self.engine {
             EngineName::Script => EngineChoice::Script(ScriptConfig {
                 delay: Duration::from_millis(self.script_delay_ms),

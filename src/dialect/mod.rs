@@ -6,4 +6,8 @@
 //! wire types appear here and nowhere deeper. Deliberately absent: sockets, files, clocks, tasks and logs, and any
 //! decision about text.
 
+pub mod native;
 pub mod openai;
+mod wishes;
+
+pub use self::wishes::Endpointing;

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use whisperwire_protocol::ErrorCode;
+use whisperwire_protocol::stream::KEY_SUBPROTOCOL;
 
 use super::House;
 use super::error::ApiError;
@@ -32,14 +33,19 @@ impl Keys {
     }
 }
 
-/// `Authorization: Bearer KEY`, or `X-API-Key: KEY`.
+/// `Authorization: Bearer KEY`, or `X-API-Key: KEY`; or, from a browser's WebSocket, which has no headers of its
+/// own, a subprotocol that names it.
 fn brought(headers: &HeaderMap) -> Option<&str> {
     let text = |name: header::HeaderName| headers.get(name)?.to_str().ok();
     let bearer = text(header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     });
-    bearer.or_else(|| text(header::HeaderName::from_static("x-api-key")))
+    let subprotocol = || {
+        let offered = text(header::SEC_WEBSOCKET_PROTOCOL)?;
+        offered.split(',').find_map(|name| name.trim().strip_prefix(KEY_SUBPROTOCOL))
+    };
+    bearer.or_else(|| text(header::HeaderName::from_static("x-api-key"))).or_else(subprotocol)
 }
 
 fn hash(key: &str) -> [u8; 32] {
@@ -55,7 +61,10 @@ pub(super) async fn require_key(State(house): State<Arc<House>>, request: Reques
         Some(_) => "This API key is not known here.",
         None => "An API key is missing: send it as Authorization: Bearer KEY.",
     };
-    ApiError::new(ErrorCode::Unauthorized, message).into_response()
+    let refused = ApiError::new(ErrorCode::Unauthorized, message);
+    // Live streams are our own protocol, whose errors have our own names.
+    let native = request.uri().path().trim_start_matches("/v1").starts_with("/stream");
+    if native { refused.native().into_response() } else { refused.into_response() }
 }
 
 #[cfg(test)]

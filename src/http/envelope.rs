@@ -18,7 +18,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) async fn wrap(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = format!("req_{}", uuid::Uuid::now_v7().simple());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), nameless(request.uri().path()));
     let (mut parts, body) = request.into_parts();
     let intake = Intake::new(body, &parts.headers);
     parts.extensions.insert(intake.clone());
@@ -36,4 +36,24 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
         None => tracing::info!(%id, %method, path, status, ms, "answered"),
     }
     response
+}
+
+/// A path for the log. Whoever knows the id of a live stream may listen to it, so it is left out.
+fn nameless(path: &str) -> String {
+    const STREAMS: &str = "/v1/streams/";
+    let Some(id) = path.strip_prefix(STREAMS) else { return path.to_owned() };
+    let rest = id.find('/').map_or("", |slash| &id[slash..]);
+    format!("{STREAMS}…{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_does_not_name_streams() {
+        assert_eq!(nameless("/v1/streams/stream_abc/events"), "/v1/streams/…/events");
+        assert_eq!(nameless("/v1/streams/stream_abc"), "/v1/streams/…");
+        assert_eq!(nameless("/v1/models/a/b"), "/v1/models/a/b");
+    }
 }

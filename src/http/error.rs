@@ -20,6 +20,8 @@ pub(super) struct ApiError {
     retry_after: Option<u64>,
     /// What only the log may know.
     source: Option<String>,
+    /// Whether it is told in our own words, and not in OpenAI's.
+    native: bool,
 }
 
 /// What only the log may know, on its way there in a response's extensions.
@@ -28,7 +30,7 @@ pub(super) struct Cause(pub(super) String);
 
 impl ApiError {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None, retry_after: None, source: None }
+        Self { code, message: message.into(), param: None, retry_after: None, source: None, native: false }
     }
 
     /// An error of ours: the client learns no more than that.
@@ -49,15 +51,33 @@ impl ApiError {
         Self { param: Some(param.to_owned()), ..self }
     }
 
+    /// In our own words: for the routes that are nobody else's.
+    pub(super) fn native(self) -> Self {
+        Self { native: true, ..self }
+    }
+
     /// The body, for an event stream that has already begun.
     pub(super) fn body(&self) -> ErrorBody {
         ErrorBody::new(self.code, &self.message, self.param.as_deref())
+    }
+
+    /// The body in our own words: the code is the one of the table.
+    pub(super) fn native_body(&self) -> ErrorBody {
+        let mut body = self.body();
+        body.error.code = Some(self.code.name().to_owned());
+        body
+    }
+
+    /// What to close a WebSocket with.
+    pub(super) fn close(&self) -> u16 {
+        self.code.close().unwrap_or(4000 + self.code.status())
     }
 }
 
 impl From<FieldError> for ApiError {
     fn from(error: FieldError) -> Self {
-        Self::new(ErrorCode::InvalidRequest, error.message).of(&error.param)
+        let refused = Self::new(ErrorCode::InvalidRequest, error.message);
+        if error.param.is_empty() { refused } else { refused.of(&error.param) }
     }
 }
 
@@ -70,7 +90,13 @@ impl From<Overloaded> for ApiError {
 
 impl From<AudioError> for ApiError {
     fn from(error: AudioError) -> Self {
-        let code = match &error {
+        Self::from(&error).of("file")
+    }
+}
+
+impl From<&AudioError> for ApiError {
+    fn from(error: &AudioError) -> Self {
+        let code = match error {
             AudioError::Empty => ErrorCode::AudioTooShort,
             AudioError::Unsupported(_) => ErrorCode::UnsupportedAudio,
             AudioError::Corrupt(_) => ErrorCode::CorruptAudio,
@@ -78,7 +104,7 @@ impl From<AudioError> for ApiError {
             AudioError::Limit(_) => ErrorCode::InvalidRequest,
             AudioError::Io(source) => return Self::internal(source),
         };
-        Self::new(code, sentence(&error.to_string())).of("file")
+        Self::new(code, sentence(&error.to_string()))
     }
 }
 
@@ -97,9 +123,12 @@ impl From<TranscribeError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.code.openai().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self.body())).into_response();
+        let (status, body) = match self.native {
+            true => (self.code.status(), self.native_body()),
+            false => (self.code.openai().status, self.body()),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(body)).into_response();
         if self.code.retry().after() {
             let seconds = HeaderValue::from(self.retry_after.unwrap_or(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -32,12 +32,15 @@ struct State {
     breath: bool,
     /// Whether the client sends without being asked to, or has been asked.
     sending: bool,
+    /// Whether somebody reads it beside the answer.
+    taken_over: bool,
 }
 
 impl Intake {
     pub(super) fn new(body: Body, headers: &HeaderMap) -> Self {
         let sending = !headers.contains_key(header::EXPECT);
-        Self(Arc::new(Mutex::new(State { body, allowed: ALLOWANCE, breath: false, sending })))
+        let state = State { body, allowed: ALLOWANCE, breath: false, sending, taken_over: false };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// What a handler reads.
@@ -50,9 +53,15 @@ impl Intake {
         self.state().allowed = ALLOWANCE;
     }
 
+    /// The body goes on being read after the answer has begun: there is nobody to hear out.
+    pub(super) fn take_over(&self) {
+        self.state().taken_over = true;
+    }
+
     /// Takes what still comes after the answer, and forgets it.
     pub(super) fn hear_out(self) {
-        if !self.state().sending || self.is_end_stream() {
+        let State { sending, taken_over, .. } = *self.state();
+        if !sending || taken_over || self.is_end_stream() {
             return;
         }
         tokio::spawn(tokio::time::timeout(COURTESY.1, async move {

@@ -12,6 +12,8 @@ mod intake;
 mod listener;
 mod openai;
 mod ops;
+mod page;
+mod stream;
 mod upload;
 
 use std::net::SocketAddr;
@@ -23,13 +25,17 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::listener::serve;
 
 use self::auth::Keys;
 use self::error::ApiError;
-use crate::pipeline::Transcriber;
+use self::stream::Registry;
+use crate::dialect::Endpointing;
+use crate::pipeline::{Transcriber, Work};
+use crate::transcript::Samples;
 
 /// How the server presents itself.
 #[derive(Clone)]
@@ -48,6 +54,12 @@ pub struct HttpConfig {
     pub accept_unknown_models: bool,
     /// Where uploads are spooled; the system's temporary folder if none is given.
     pub spool_dir: Option<PathBuf>,
+    /// How long a live stream may be without audio and messages.
+    pub idle_timeout: Duration,
+    /// The longest a live stream may outlive its connection.
+    pub resume_grace: Duration,
+    /// Whether there is a route that echoes what comes over a WebSocket, for conformance tests.
+    pub ws_echo: bool,
     /// A recording to name in the line that says how to try the server.
     pub try_with: Option<String>,
 }
@@ -70,17 +82,28 @@ struct House {
     config: HttpConfig,
     keys: Keys,
     started: Instant,
-    /// Transcriptions that go on after their handler has answered, because the answer is an event stream.
+    /// What goes on after its handler has answered: event streams, WebSockets, and the live streams behind them.
     streams: TaskTracker,
+    /// The live streams.
+    registry: Arc<Registry>,
+    /// Cancelled when the server is to stop: live streams then end as if their clients had ended them.
+    stop: CancellationToken,
 }
 
-/// All routes and layers. The tracker tells when the last event stream has ended.
-pub fn router(transcriber: Transcriber, config: HttpConfig) -> (Router, TaskTracker) {
+/// All routes and layers. The tracker tells when the last stream has ended, which all do after `stop`. Must be called
+/// on a runtime.
+pub fn router(
+    transcriber: Transcriber,
+    config: HttpConfig,
+    stop: CancellationToken,
+) -> (Router, TaskTracker) {
     let streams = TaskTracker::new();
     let house = Arc::new(House {
         keys: Keys::new(&config.api_keys),
+        registry: Registry::new(config.idle_timeout),
         transcriber,
         config,
+        stop,
         started: Instant::now(),
         streams: streams.clone(),
     });
@@ -89,10 +112,22 @@ pub fn router(transcriber: Transcriber, config: HttpConfig) -> (Router, TaskTrac
         .route("/audio/translations", post(openai::translations))
         .route("/models", get(ops::models))
         .route("/models/{*id}", get(ops::model))
+        .route("/stream", get(stream::socket).post(stream::exchange))
+        .route("/streams", post(stream::create))
+        .route("/streams/{id}", get(stream::look).delete(stream::close))
+        .route("/streams/{id}/audio", post(stream::audio))
+        .route("/streams/{id}/messages", post(stream::message))
         .layer(DefaultBodyLimit::disable())
         .route_layer(from_fn_with_state(house.clone(), auth::require_key));
-    let router = Router::new()
-        .route("/", get(ops::about))
+    let mut open = Router::new()
+        // An event source of a browser has no headers to bring a key in; the id itself is the secret.
+        .route("/v1/streams/{id}/events", get(stream::events));
+    if house.config.ws_echo {
+        open = open.route("/v1/ws-echo", get(stream::echo));
+    }
+    let router = open
+        .merge(page::files())
+        .route("/", get(page::front))
         .route("/v1", get(ops::about))
         .route("/v1/", get(ops::about))
         .route("/health", get(ops::health))
@@ -102,4 +137,18 @@ pub fn router(transcriber: Transcriber, config: HttpConfig) -> (Router, TaskTrac
         .layer(from_fn(envelope::wrap))
         .with_state(house);
     (router, streams)
+}
+
+/// Cuts a stream's utterances as its client wishes.
+fn cut_as(mut work: Work, wishes: Endpointing) -> Work {
+    if let Some(threshold) = wishes.threshold {
+        work = work.with_threshold(threshold);
+    }
+    if let Some(millis) = wishes.silence_duration_ms {
+        work = work.with_silence(Samples::from_millis(millis.into()));
+    }
+    if let Some(millis) = wishes.prefix_padding_ms {
+        work = work.with_padding(Samples::from_millis(millis.into()));
+    }
+    work
 }

@@ -13,16 +13,15 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use whisperwire_protocol::{ErrorCode, TranscriptionForm};
 
-use super::House;
 use super::error::ApiError;
 use super::intake::Intake;
 use super::upload::{self, Upload};
+use super::{House, cut_as};
 use crate::dialect::openai::{Order, StreamRenderer, order, render};
 use crate::engine::Task;
 use crate::engine::models::request_name_known;
 use crate::engine::pool::Slot;
 use crate::pipeline::{Source, Work};
-use crate::transcript::Samples;
 
 type Form = Result<Multipart, MultipartRejection>;
 
@@ -80,16 +79,7 @@ fn work(house: &House, order: Order) -> Work {
     if let Some(longest) = window {
         work = work.with_window(longest);
     }
-    if let Some(threshold) = endpointing.threshold {
-        work = work.with_threshold(threshold);
-    }
-    if let Some(millis) = endpointing.silence_duration_ms {
-        work = work.with_silence(Samples::from_millis(millis.into()));
-    }
-    if let Some(millis) = endpointing.prefix_padding_ms {
-        work = work.with_padding(Samples::from_millis(millis.into()));
-    }
-    work
+    cut_as(work, endpointing)
 }
 
 /// Comments keep proxies from closing a stream whose next final takes long.

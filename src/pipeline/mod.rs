@@ -1,9 +1,13 @@
 //! The shell: the loop that joins a source of audio, a session, the engine's pool and a reader.
 //!
-//! An uploaded file and (later) a live caption run the same loop, with another source and another lane. Dropping
-//! the future of a transcription cancels its work: its tickets are withdrawn and its slot is free again.
+//! An uploaded file and a live caption run the same loop, with another feed and another listener. Dropping the
+//! future of a transcription, or a live stream, cancels its work: its tickets are withdrawn and its slot is free
+//! again.
 
 mod driver;
+mod feed;
+mod live;
+mod outbox;
 mod source;
 
 use std::fs::File;
@@ -12,16 +16,23 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 pub use self::driver::Hangup;
+pub use self::live::{Ended, LiveStream, LiveWork, Over, Received};
+pub use self::outbox::{Cursor, Told};
 pub use self::source::Source;
 
-use self::driver::Stream;
+use self::driver::{Cut, Listener, Profile, Stream};
+use self::feed::Feed;
 use crate::audio::{AudioError, FileOptions};
-use crate::engine::pool::{Lane, Overloaded, Pool, Slot};
+use crate::engine::pool::{Overloaded, Pool, Slot};
 use crate::engine::{DecodeOptions, EngineTraits};
 use crate::language::Language;
-use crate::session::{EndpointConfig, Session, SessionConfig, SpokenLanguage, WindowConfig};
+use crate::session::{EndpointConfig, LiveConfig, Session, SessionConfig, SpokenLanguage, WindowConfig};
 use crate::transcript::{Event, GapReason, Samples, Segment, Transcript};
 use crate::vad::VadKind;
+
+/// Finals of one live stream that are decoded at once: the one that a long utterance has just given, and the one
+/// that ends it.
+const LIVE_WINDOWS: usize = 2;
 
 /// What every transcription of this process shares.
 #[derive(Clone)]
@@ -103,6 +114,16 @@ impl From<Hangup> for TranscribeError {
     }
 }
 
+impl From<Cut> for TranscribeError {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Hangup => Self::Hangup,
+            Cut::Audio(error) => Self::Audio(error),
+            Cut::Stalled => Self::Engine,
+        }
+    }
+}
+
 impl Transcriber {
     /// A transcriber over a running pool.
     pub fn new(pool: Pool, config: PipelineConfig) -> Self {
@@ -125,9 +146,49 @@ impl Transcriber {
         Work { options, language, endpoint: endpoint.clone(), window: window.clone() }
     }
 
+    /// How utterances end where nobody says otherwise: the probability above which speech begins, the silence that
+    /// ends it, and what is taken along from before it.
+    pub fn endpointing(&self) -> (f32, Samples, Samples) {
+        let EndpointConfig { onset, hangover, preroll, .. } = self.config.endpoint;
+        (onset, hangover, preroll)
+    }
+
     /// Leave to work, or the answer that the house is full. Never waits.
     pub fn admit(&self) -> Result<Slot, Overloaded> {
         self.pool.admit()
+    }
+
+    /// Leave to follow a live stream, or the answer that there are as many as this machine can follow. Never waits.
+    pub fn admit_stream(&self) -> Result<Slot, Overloaded> {
+        self.pool.admit_stream()
+    }
+
+    /// The loop for one stream or file.
+    fn stream(&self, slot: Slot, work: Work, profile: Profile, live: Option<LiveConfig>) -> Stream {
+        let only = match &self.traits().languages[..] {
+            [only] => Some(*only),
+            _ => None,
+        };
+        let language = work.language.or(only);
+        let session = SessionConfig {
+            endpoint: work.endpoint,
+            window: WindowConfig { max: work.window.max.min(self.traits().max_window), ..work.window },
+            max_in_flight: match profile {
+                Profile::Live => LIVE_WINDOWS,
+                Profile::File => self.config.file_windows,
+            },
+            language: if language.is_some() { SpokenLanguage::Given } else { SpokenLanguage::Detect },
+            live,
+        };
+        Stream {
+            session: Session::new(session, self.config.vad.build()),
+            slot,
+            pool: self.pool.clone(),
+            profile,
+            options: Arc::new(work.options),
+            language,
+            longest: self.config.file.limits.duration,
+        }
     }
 
     /// Looks at a file's bytes, on a thread that may block.
@@ -146,30 +207,16 @@ impl Transcriber {
         work: Work,
         listener: Option<mpsc::Sender<Segment>>,
     ) -> Result<Transcript, TranscribeError> {
-        let only = match &self.traits().languages[..] {
-            [only] => Some(*only),
-            _ => None,
-        };
-        let language = work.language.or(only);
-        let session = SessionConfig {
-            endpoint: work.endpoint,
-            window: WindowConfig { max: work.window.max.min(self.traits().max_window), ..work.window },
-            max_in_flight: self.config.file_windows,
-            language: if language.is_some() { SpokenLanguage::Given } else { SpokenLanguage::Detect },
-        };
         let (events, told) = mpsc::channel(16);
-        let stream = Stream {
-            session: Session::new(session, self.config.vad.build()),
-            slot,
-            lane: Lane::Batch,
-            options: Arc::new(work.options),
-            language,
-        };
+        let stream = self.stream(slot, work, Profile::File, None);
+        let language = stream.language;
         let (reading, audio) = source.read();
         // The first of the three to fail ends the others.
         let all = async {
             tokio::try_join!(
-                async { stream.run(audio, events).await.map_err(TranscribeError::from) },
+                async {
+                    stream.run(Feed::file(audio), &Channel(events)).await.map_err(TranscribeError::from)
+                },
                 async { collect(told, listener.as_ref()).await.map_err(TranscribeError::from) },
                 async { reading.finish().await.map_err(TranscribeError::from) },
             )
@@ -190,6 +237,22 @@ impl Transcriber {
     }
 }
 
+/// A transcript's events, on their way to whoever gathers them.
+struct Channel(mpsc::Sender<Event>);
+
+impl Listener for Channel {
+    async fn tell(&self, event: Event) -> Result<(), Hangup> {
+        self.0.send(event).await.map_err(|_| Hangup)
+    }
+
+    async fn gone(&self) {
+        self.0.closed().await;
+    }
+
+    /// A file waits, and nobody minds.
+    async fn lag(&self, _behind: Samples) {}
+}
+
 /// Gathers what is told until there is nothing more to tell, and passes finals on.
 async fn collect(
     mut told: mpsc::Receiver<Event>,
@@ -205,7 +268,7 @@ async fn collect(
                 transcript.segments.push(segment);
             }
             Event::Gap(gap) => transcript.gaps.push(gap),
-            Event::SpeechStarted { .. } | Event::SpeechStopped { .. } => {}
+            _ => {}
         }
     }
     Ok(transcript)

@@ -303,7 +303,7 @@ mod tests {
 
     fn segment(words: Vec<Word>) -> Segment {
         let span = Span::new(words[0].span.start, words[words.len() - 1].span.end);
-        Segment { utterance: 0, span, words, temperature: 0.0, no_speech: 0.25 }
+        Segment { utterance: 0, span, words, temperature: 0.0, no_speech: 0.25, language: None }
     }
 
     fn transcript(segments: Vec<Segment>, duration: f64) -> Transcript {

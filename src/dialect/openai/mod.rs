@@ -6,9 +6,10 @@
 
 mod answer;
 
-use whisperwire_protocol::form::{ChunkingStrategy, FieldError, TranscriptionForm, quoted};
+use whisperwire_protocol::form::{ChunkingStrategy, FieldError, TranscriptionForm};
 
 pub use self::answer::{Rendered, StreamRenderer, as_captions, render};
+use super::wishes::{Endpointing, languages, possible_task};
 use crate::engine::{DecodeOptions, EngineTraits, Task};
 use crate::language::Language;
 use crate::transcript::Samples;
@@ -26,23 +27,13 @@ pub struct Order {
     pub endpointing: Endpointing,
 }
 
-/// A client's wishes for where utterances begin and end. `None` leaves each to the server.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Endpointing {
-    /// How sure the detector must be, 0 to 1.
-    pub threshold: Option<f32>,
-    /// How much audio before speech belongs to it.
-    pub prefix_padding_ms: Option<u32>,
-    /// How much silence ends an utterance.
-    pub silence_duration_ms: Option<u32>,
-}
-
 /// Turns a form into an order for the engine with these traits. `task` is what the endpoint is for.
 ///
 /// A model that knows one language alone hears that language, and one that hears English and is asked for English
 /// just writes it down. An engine that takes placeholders takes any language for none.
 pub fn order(form: &TranscriptionForm, traits: &EngineTraits, task: Task) -> Result<Order, FieldError> {
-    let (language, candidates) = languages(form, traits)?;
+    let (language, candidates) =
+        languages(form.language.as_deref(), ("languages[]", &form.languages), traits)?;
     let options = DecodeOptions {
         task: possible_task(task, language, traits)?,
         candidates,
@@ -59,67 +50,6 @@ pub fn order(form: &TranscriptionForm, traits: &EngineTraits, task: Task) -> Res
         Some(ChunkingStrategy::Auto) | None => Endpointing::default(),
     };
     Ok(Order { options, language, window, endpointing })
-}
-
-/// The language, if there is no choice, and otherwise what to choose from.
-fn languages(
-    form: &TranscriptionForm,
-    traits: &EngineTraits,
-) -> Result<(Option<Language>, Vec<Language>), FieldError> {
-    let spoken = |language: &Language| traits.languages.contains(language);
-    let forgiving = traits.takes_placeholders;
-    if let Some(text) = &form.language {
-        match Language::parse(text) {
-            Some(language) if spoken(&language) => return Ok((Some(language), Vec::new())),
-            _ if forgiving => {}
-            Some(language) => return Err(not_spoken("language", language, traits)),
-            None => return Err(not_a_language("language", text)),
-        }
-    }
-    let mut candidates: Vec<Language> = Vec::new();
-    let mut foreign = None;
-    for text in &form.languages {
-        match Language::parse(text) {
-            Some(language) if candidates.contains(&language) => {}
-            Some(language) if spoken(&language) => candidates.push(language),
-            _ if forgiving => {}
-            Some(language) => foreign = Some(language),
-            None => return Err(not_a_language("languages[]", text)),
-        }
-    }
-    match (candidates.as_slice(), foreign, traits.languages.as_slice()) {
-        // Candidates that the model does not know cannot be chosen; they only matter if nothing else is left.
-        ([], Some(foreign), _) => Err(not_spoken("languages[]", foreign, traits)),
-        ([only], ..) | ([], None, [only]) => Ok((Some(*only), Vec::new())),
-        _ => Ok((None, candidates)),
-    }
-}
-
-/// English from English is no translation, so every model that hears English can do it.
-fn possible_task(task: Task, language: Option<Language>, traits: &EngineTraits) -> Result<Task, FieldError> {
-    if task == Task::Transcribe || traits.translates {
-        return Ok(task);
-    }
-    if language == Some(Language::ENGLISH) || traits.takes_placeholders {
-        return Ok(Task::Transcribe);
-    }
-    let message = format!("The model {} cannot translate; it writes down what was spoken.", traits.name);
-    Err(FieldError::new("model", message))
-}
-
-fn not_a_language(param: &str, text: &str) -> FieldError {
-    let message =
-        format!("{} is not a language that is known here; codes and English names are.", quoted(text));
-    FieldError::new(param, message)
-}
-
-fn not_spoken(param: &str, language: Language, traits: &EngineTraits) -> FieldError {
-    let known = match traits.languages.as_slice() {
-        [only] => format!("it knows {} only", only.name()),
-        all => format!("it knows {} others", all.len()),
-    };
-    let message = format!("The model {} does not know {}; {known}.", traits.name, language.name());
-    FieldError::new(param, message)
 }
 
 #[cfg(test)]
