@@ -1,4 +1,5 @@
-//! The client side of whisperwire: upload a recording, read the answer, ask what models there are.
+//! The client side of whisperwire: upload a recording, read the answer, ask what models there are; and, in [`live`],
+//! speak and read while speaking.
 //!
 //! The contract: a [`Client`] speaks plain HTTP to one server and blocks until the answer is there. Files are read
 //! while they are sent and never held in memory; answers are, up to [`MAX_ANSWER`]. Every failure is one sentence
@@ -17,6 +18,9 @@ use whisperwire_protocol::error::ErrorBody;
 use whisperwire_protocol::form::ResponseFormat;
 use whisperwire_protocol::openai::ModelList;
 
+pub mod live;
+#[cfg(test)]
+mod mock;
 #[cfg(test)]
 mod responder;
 pub mod wer;
@@ -91,8 +95,7 @@ impl Client {
     /// A client for the server at this address, such as `http://127.0.0.1:8000`. A `/v1` at its end is forgiven.
     /// `patience` is how long one answer may take, the upload included.
     pub fn new(server: &str, api_key: Option<&str>, patience: Duration) -> Result<Self, ClientError> {
-        let bare = server.trim().trim_end_matches('/');
-        let bare = bare.strip_suffix("/v1").unwrap_or(bare).trim_end_matches('/');
+        let bare = bare_address(server);
         let uri = bare.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
         let host = uri.as_ref().and_then(Uri::host).filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| ClientError::Address(server.to_owned()))?;
@@ -170,6 +173,12 @@ impl Client {
         // An error without a readable body is still an error with a status.
         Err(refused(status.as_u16(), &body.unwrap_or_default()))
     }
+}
+
+/// A server's address without a slash or a `/v1` at its end.
+fn bare_address(server: &str) -> &str {
+    let bare = server.trim().trim_end_matches('/');
+    bare.strip_suffix("/v1").unwrap_or(bare).trim_end_matches('/')
 }
 
 /// A secret that does not show itself in a debug print.

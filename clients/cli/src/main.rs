@@ -1,6 +1,6 @@
-//! `ww`: send recordings to a whisperwire server, and ask it what it is.
+//! `ww`: send recordings or live speech to a whisperwire server, measure it, and ask it what it is.
 //!
-//! The contract is with scripts: answers go to standard output, or into files with `--output`; complaints go to
+//! The contract is with scripts: answers go to standard output, or into files where a flag says so; complaints go to
 //! standard error, one sentence each; the exit code is 0 when all went well, 1 when something failed (the other
 //! files are still done), and 64 when the command line makes no sense. Deliberately absent: settings files, and any
 //! way to transcribe without a server, which is `whisperwire transcribe`.
@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,18 +16,34 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
+use whisperwire_client::live::LiveError;
 use whisperwire_client::{Client, Options};
 use whisperwire_protocol::form::ResponseFormat;
+
+mod bench;
+mod captions;
+mod feed;
+mod file;
+mod mic;
+#[cfg(test)]
+#[expect(dead_code, reason = "the library's tests use the rest of it")]
+mod mock;
+mod screen;
+
+use crate::captions::Output;
 
 const ALL_WELL: u8 = 0;
 const SOME_FAILED: u8 = 1;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    ExitCode::from(run(std::env::args_os(), &mut std::io::stdout(), &mut std::io::stderr()))
+    let columns = std::io::stdout().is_terminal().then(screen::columns);
+    let (mut out, mut complaints) = (std::io::stdout(), std::io::stderr());
+    let output = Output { out: &mut out, complaints: &mut complaints, columns };
+    ExitCode::from(run(std::env::args_os(), output))
 }
 
-/// Sends recordings to a whisperwire server and asks it what it is.
+/// Sends recordings and live speech to a whisperwire server, measures it, and asks it what it is.
 #[derive(Debug, Parser)]
 #[command(name = "ww", version, about)]
 struct CommandLine {
@@ -37,22 +53,36 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Transcribe recordings.
+    /// Transcribe recordings: upload them, and wait for the whole text.
     Transcribe(Transcribe),
+    /// Stream a recording and read the text while it comes.
+    File(file::File),
+    /// Speak into the microphone and read.
+    Mic(mic::Mic),
+    /// Measure a server under live load.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// List the models that the server answers for.
     Models(Server),
     /// Ask the server how it is; fails if it is not well.
     Health(Server),
 }
 
-#[derive(Debug, Args)]
-struct Server {
+/// Who is asked.
+#[derive(Clone, Debug, Args)]
+struct Place {
     /// Where the server is.
     #[arg(long, env = "WHISPERWIRE_SERVER", default_value = "http://127.0.0.1:8000", value_name = "URL")]
     server: String,
     /// The key, if the server wants one.
     #[arg(long, env = "WHISPERWIRE_API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Server {
+    #[command(flatten)]
+    place: Place,
     /// How long one answer may take, the upload included.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     timeout: u64,
@@ -82,8 +112,9 @@ struct Transcribe {
     output: Option<PathBuf>,
 }
 
-/// The whole program, with its two ways out as parameters.
-fn run(args: impl IntoIterator<Item = OsString>, out: &mut impl Write, complaints: &mut impl Write) -> u8 {
+/// The whole program, with its ways out as parameters.
+fn run(args: impl IntoIterator<Item = OsString>, output: Output<'_>) -> u8 {
+    let Output { out, complaints, columns } = output;
     let what = match CommandLine::try_parse_from(args) {
         Ok(line) => line.what,
         // Help and version come this way too, and are no errors.
@@ -94,11 +125,12 @@ fn run(args: impl IntoIterator<Item = OsString>, out: &mut impl Write, complaint
             return USAGE;
         }
     };
-    match carry_out(&what, out, complaints) {
+    match carry_out(&what, Output { out, complaints, columns }) {
         Ok(code) => code,
         Err(wrong) => {
             let _ = writeln!(complaints, "ww: {wrong:#}");
-            if wrong.is::<Unusable>() { USAGE } else { SOME_FAILED }
+            let live = matches!(wrong.downcast_ref(), Some(LiveError::Address(_) | LiveError::Settings(_)));
+            if live || wrong.is::<Unusable>() { USAGE } else { SOME_FAILED }
         }
     }
 }
@@ -115,9 +147,13 @@ impl std::fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-fn carry_out(what: &What, out: &mut impl Write, complaints: &mut impl Write) -> anyhow::Result<u8> {
+fn carry_out(what: &What, output: Output<'_>) -> anyhow::Result<u8> {
+    let Output { out, complaints, columns } = output;
     match what {
         What::Transcribe(order) => transcribe(order, out, complaints),
+        What::File(order) => live(order.run(Output { out, complaints, columns })),
+        What::Mic(order) => live(order.run(Output { out, complaints, columns })),
+        What::Bench(order) => live(order.run(out, complaints)),
         What::Models(server) => {
             for model in connect(server)?.models()?.data {
                 let stands_for =
@@ -134,13 +170,33 @@ fn carry_out(what: &What, out: &mut impl Write, complaints: &mut impl Write) -> 
     }
 }
 
-fn connect(server: &Server) -> anyhow::Result<Client> {
-    let patience = Duration::from_secs(server.timeout);
-    Ok(Client::new(&server.server, server.api_key.as_deref(), patience).map_err(Unusable)?)
+fn connect(Server { place, timeout }: &Server) -> anyhow::Result<Client> {
+    let patience = Duration::from_secs(*timeout);
+    Ok(Client::new(&place.server, place.api_key.as_deref(), patience).map_err(Unusable)?)
+}
+
+/// Runs what needs timers and sockets. Two threads: one that keeps time is not held up by one that reads.
+fn live(what: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(what);
+    // What still reads from a terminal or a pipe is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// A time as people write it: `20ms`, `1.5s`, `2m`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)];
+    let split = units.iter().find_map(|(unit, factor)| text.trim().strip_suffix(unit).map(|n| (n, factor)));
+    let number = split.and_then(|(number, factor)| Some(number.trim().parse::<f64>().ok()? * factor));
+    number
+        .filter(|seconds| (0.0..=1e7).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "a time looks like 20ms, 1.5s or 2m".to_owned())
 }
 
 /// One file after another, so that a server is not asked for more than one slot; a failure does not stop the rest.
-fn transcribe(order: &Transcribe, out: &mut impl Write, complaints: &mut impl Write) -> anyhow::Result<u8> {
+fn transcribe(order: &Transcribe, out: &mut dyn Write, complaints: &mut dyn Write) -> anyhow::Result<u8> {
     let client = connect(&order.server)?;
     let options = Options {
         model: order.model.clone(),
@@ -214,7 +270,7 @@ mod tests {
     fn ww(args: &[&str]) -> (u8, String, String) {
         let (mut out, mut complaints) = (Vec::new(), Vec::new());
         let all = std::iter::once("ww").chain(args.iter().copied()).map(OsString::from);
-        let code = run(all, &mut out, &mut complaints);
+        let code = run(all, Output { out: &mut out, complaints: &mut complaints, columns: None });
         let text = |bytes| String::from_utf8(bytes).expect("plain text");
         (code, text(out), text(complaints))
     }
@@ -227,6 +283,10 @@ mod tests {
             &["sing"],
             &["transcribe", "a.wav", "--format", "xml"],
             &["health", "--server", "nowhere"],
+            &["file", "Cargo.toml", "--server", "nowhere"],
+            &["file", "Cargo.toml", "--save", "a.doc"],
+            &["mic", "--stdin", "--recorder", "rec"],
+            &["bench", "live", "--duration", "soon"],
         ] {
             let (code, out, complaints) = ww(args);
             assert_eq!((code, out.as_str()), (USAGE, ""), "{args:?}");
@@ -280,6 +340,18 @@ mod tests {
         let read = |name: &str| fs::read_to_string(output.join(name)).expect(name);
         assert_eq!((read("lib.json"), read("lib.rs.json")), ("{}\n".to_owned(), "[]\n".to_owned()));
         assert_eq!(responder.heard().len(), 2);
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, milliseconds) in
+            [("20ms", 20), ("1.5s", 1_500), ("2m", 120_000), ("7", 7_000), (" 1 h", 3_600_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for wrong in ["", "ms", "-1s", "inf", "nan", "5 days", "1e99h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
