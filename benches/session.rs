@@ -48,7 +48,7 @@ fn hour(minute: &[f32], kind: VadKind) -> usize {
                     session.handle(Input::Recognized(window.id, Ok(heard)));
                 }
                 Output::Event(whisperwire::transcript::Event::Final(segment)) => words += segment.words.len(),
-                Output::Event(_) | Output::Finished { .. } => {}
+                _ => {}
             }
         }
     };

@@ -1,8 +1,8 @@
 //! A server in this process, as people start it: flags in, an address out.
 //!
 //! It listens on a free port of the loopback and spools into a folder of its own. When a test drops it, it must be
-//! as it was at the start: all slots free, no window waiting, no worker busy, no spooled file on the disk or open.
-//! Then it is told to stop and must do so in time. A test that forgot something fails there.
+//! as it was at the start: all slots free, no stream open, no window waiting, no worker busy, no spooled file on the
+//! disk or open. Then it is told to stop and must do so in time. A test that forgot something fails there.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -105,10 +105,12 @@ impl TestHouse {
         let calm = |health: &Value| {
             let lanes = health["windows_waiting"].as_object().expect("lanes");
             health["slots_free"] == health["slots"]
+                && health["streams"] == 0
+                && health["streams_followed"] == 0
                 && health["workers_busy"] == 0
                 && lanes.values().all(|waiting| *waiting == 0)
         };
-        until("all slots free and no worker busy", SETTLING, || {
+        until("all slots free, no stream followed and no worker busy", SETTLING, || {
             last = self.health();
             calm(&last)
         });
@@ -135,7 +137,7 @@ impl Drop for TestHouse {
 #[cfg(feature = "whisper")]
 pub(crate) fn shared() -> &'static TestHouse {
     static HOUSE: std::sync::OnceLock<TestHouse> = std::sync::OnceLock::new();
-    HOUSE.get_or_init(|| TestHouse::bundled(&["--workers", "2", "--threads", "1"]))
+    HOUSE.get_or_init(|| TestHouse::bundled(&["--workers", "2", "--threads", "1", "--max-streams", "16"]))
 }
 
 fn config(arguments: &[&str]) -> ServeConfig {

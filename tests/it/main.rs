@@ -10,6 +10,7 @@ mod client;
 mod drain;
 mod hangup;
 mod house;
+mod live;
 mod openai;
 mod program;
 mod sound;
