@@ -555,7 +555,8 @@ for (const button of document.querySelectorAll("[data-save]")) {
 $("notice-close").addEventListener("click", hideNotice);
 $("settings-toggle").addEventListener("click", openSheet);
 $("settings-close").addEventListener("click", closeSheet);
-matchMedia("(max-width: 860px)").addEventListener("change", closeSheet);
+// Only a window grown wide has no sheet: one that has become narrow may have had it opened already.
+matchMedia("(max-width: 860px)").addEventListener("change", (width) => width.matches || closeSheet());
 $("form").addEventListener("change", reconfigure);
 $("form").addEventListener("submit", (event) => event.preventDefault());
 navigator.mediaDevices?.addEventListener?.("devicechange", listDevices);
