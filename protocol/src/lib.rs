@@ -6,14 +6,15 @@
 //! transport, no clock, no file.
 //!
 //! The map: [`error`] is the one table of error codes; [`form`] is what a client asks for; [`openai`] is what it
-//! gets; [`stream`] is our own protocol for live speech; [`captions`] turns timed text into SRT, WebVTT, TSV and plain
-//! text. The README says the same in prose.
+//! gets; [`realtime`] is OpenAI's API for live speech, [`stream`] is our own; [`captions`] turns timed text into SRT,
+//! WebVTT, TSV and plain text. The README says the same in prose.
 
 pub mod captions;
 pub mod error;
 mod fields;
 pub mod form;
 pub mod openai;
+pub mod realtime;
 pub mod stream;
 
 pub use error::{ErrorBody, ErrorCode};

@@ -8,6 +8,7 @@
 
 pub mod native;
 pub mod openai;
+pub mod realtime;
 mod wishes;
 
 pub use self::wishes::Endpointing;

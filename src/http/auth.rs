@@ -9,8 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use whisperwire_protocol::ErrorCode;
-use whisperwire_protocol::stream::KEY_SUBPROTOCOL;
+use whisperwire_protocol::{ErrorCode, realtime, stream};
 
 use super::House;
 use super::error::ApiError;
@@ -35,7 +34,7 @@ impl Keys {
 
 /// `Authorization: Bearer KEY`, or `X-API-Key: KEY`; or, from a browser's WebSocket, which has no headers of its
 /// own, a subprotocol that names it.
-fn brought(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn brought(headers: &HeaderMap) -> Option<&str> {
     let text = |name: header::HeaderName| headers.get(name)?.to_str().ok();
     let bearer = text(header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
@@ -43,21 +42,30 @@ fn brought(headers: &HeaderMap) -> Option<&str> {
     });
     let subprotocol = || {
         let offered = text(header::SEC_WEBSOCKET_PROTOCOL)?;
-        offered.split(',').find_map(|name| name.trim().strip_prefix(KEY_SUBPROTOCOL))
+        let prefixes = [stream::KEY_SUBPROTOCOL, realtime::KEY_SUBPROTOCOL];
+        let key = |offer| prefixes.iter().find_map(|prefix| str::strip_prefix(offer, prefix));
+        offered.split(',').map(str::trim).find_map(key)
     };
     bearer.or_else(|| text(header::HeaderName::from_static("x-api-key"))).or_else(subprotocol)
 }
 
-fn hash(key: &str) -> [u8; 32] {
+pub(super) fn hash(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
 /// The layer around `/v1`.
 pub(super) async fn require_key(State(house): State<Arc<House>>, request: Request, next: Next) -> Response {
-    if house.keys.admit(request.headers()) {
+    // A key that was lent for a while opens sessions and nothing else.
+    let lent = brought(request.headers()).filter(|key| key.starts_with(realtime::EPHEMERAL_PREFIX));
+    let admitted = match lent {
+        Some(key) => request.uri().path().ends_with("/realtime") && house.secrets.find(key).is_some(),
+        None => house.keys.admit(request.headers()),
+    };
+    if admitted {
         return next.run(request).await;
     }
     let message = match brought(request.headers()) {
+        Some(_) if lent.is_some() => "This ephemeral key has expired, or is not for this route.",
         Some(_) => "This API key is not known here.",
         None => "An API key is missing: send it as Authorization: Bearer KEY.",
     };

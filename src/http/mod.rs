@@ -13,8 +13,10 @@ mod listener;
 mod openai;
 mod ops;
 mod page;
+mod realtime;
 mod stream;
 mod upload;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ pub use self::listener::serve;
 
 use self::auth::Keys;
 use self::error::ApiError;
+use self::realtime::Secrets;
 use self::stream::Registry;
 use crate::dialect::Endpointing;
 use crate::pipeline::{Transcriber, Work};
@@ -84,8 +87,10 @@ struct House {
     started: Instant,
     /// What goes on after its handler has answered: event streams, WebSockets, and the live streams behind them.
     streams: TaskTracker,
-    /// The live streams.
+    /// The live streams of our own protocol.
     registry: Arc<Registry>,
+    /// Keys that were lent for a while.
+    secrets: Secrets,
     /// Cancelled when the server is to stop: live streams then end as if their clients had ended them.
     stop: CancellationToken,
 }
@@ -101,6 +106,7 @@ pub fn router(
     let house = Arc::new(House {
         keys: Keys::new(&config.api_keys),
         registry: Registry::new(config.idle_timeout),
+        secrets: Secrets::default(),
         transcriber,
         config,
         stop,
@@ -112,6 +118,9 @@ pub fn router(
         .route("/audio/translations", post(openai::translations))
         .route("/models", get(ops::models))
         .route("/models/{*id}", get(ops::model))
+        .route("/realtime", get(realtime::connect))
+        .route("/realtime/client_secrets", post(realtime::client_secrets))
+        .route("/realtime/transcription_sessions", post(realtime::transcription_sessions))
         .route("/stream", get(stream::socket).post(stream::exchange))
         .route("/streams", post(stream::create))
         .route("/streams/{id}", get(stream::look).delete(stream::close))

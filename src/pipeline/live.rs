@@ -39,10 +39,20 @@ pub struct LiveWork {
     pub work: Work,
     /// Whether to tell hypotheses.
     pub partials: bool,
+    /// How much must have been heard behind a word before it is promised; `None` leaves it to the server.
+    pub held_back: Option<Samples>,
     /// What the client will send.
     pub format: LiveFormat,
     /// Whether what was read is kept for a reader who comes back.
     pub resumable: bool,
+}
+
+impl LiveWork {
+    fn config(&self) -> LiveConfig {
+        let usual = Promise::default();
+        let promise = Promise { held_back: self.held_back.unwrap_or(usual.held_back), ..usual };
+        LiveConfig { partials: self.partials, promise }
+    }
 }
 
 /// How a stream ended.
@@ -113,7 +123,7 @@ impl Transcriber {
     ) -> LiveStream {
         let (commands, taken) = mpsc::channel(WAITING);
         let outbox = Arc::new(Outbox::new(live.resumable));
-        let config = LiveConfig { partials: live.partials, promise: Promise::default() };
+        let config = live.config();
         let stream = self.stream(slot, live.work, Profile::Live, Some(config));
         let feed = Feed::client(taken, live.format, self.config.file.limits, stop);
         let gone = CancellationToken::new();
@@ -193,7 +203,7 @@ impl LiveStream {
             *self.format.lock().unwrap_or_else(PoisonError::into_inner) = live.format;
             self.send(Command::Format(live.format)).await?;
         }
-        let config = LiveConfig { partials: live.partials, promise: Promise::default() };
+        let config = live.config();
         let Work { options, language, endpoint, .. } = live.work;
         let change = Change { options: Arc::new(options), language, endpoint, live: config };
         self.send(Command::Change(Box::new(change))).await

@@ -153,6 +153,11 @@ impl Transcriber {
         (onset, hangover, preroll)
     }
 
+    /// The longest that a stream or file may be.
+    pub fn longest(&self) -> Samples {
+        self.config.file.limits.duration
+    }
+
     /// Leave to work, or the answer that the house is full. Never waits.
     pub fn admit(&self) -> Result<Slot, Overloaded> {
         self.pool.admit()

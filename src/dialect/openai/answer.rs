@@ -202,12 +202,12 @@ const AUDIO_TOKEN: u64 = 1_600;
 /// What stands for the logarithm of zero, as in OpenAI's own answers.
 const LOG_ZERO: f32 = -9999.0;
 
-fn token_usage(duration: Samples, tokens: u64) -> wire::Usage {
+pub(in crate::dialect) fn token_usage(duration: Samples, tokens: u64) -> wire::Usage {
     wire::Usage::tokens(duration.0.div_ceil(AUDIO_TOKEN), tokens)
 }
 
 /// A word of an engine without tokens counts as one.
-fn token_count(word: &Word) -> u64 {
+pub(in crate::dialect) fn token_count(word: &Word) -> u64 {
     word.tokens.len().max(1) as u64
 }
 
@@ -220,13 +220,16 @@ fn detected(form: &TranscriptionForm, language: Option<Language>) -> Option<Vec<
 
 /// Where in the text a run of words stands. The space before the first one is not part of the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Edge {
+pub(in crate::dialect) enum Edge {
     First,
     Later,
 }
 
 /// One entry per token; a word of an engine without tokens stands for itself.
-fn logprobs<'a>(words: impl IntoIterator<Item = &'a Word>, edge: Edge) -> Vec<wire::Logprob> {
+pub(in crate::dialect) fn logprobs<'a>(
+    words: impl IntoIterator<Item = &'a Word>,
+    edge: Edge,
+) -> Vec<wire::Logprob> {
     let mut all: Vec<wire::Logprob> = Vec::new();
     let mut push = |bytes: &[u8], logprob: f32| {
         let first = edge == Edge::First && all.is_empty();

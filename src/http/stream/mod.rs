@@ -21,6 +21,7 @@ use whisperwire_protocol::{ErrorCode, FieldError};
 pub(super) use self::registry::Registry;
 use self::registry::{OpenStream, Wishes};
 use super::error::ApiError;
+use super::websocket::NORMAL;
 use super::{House, cut_as};
 use crate::dialect::Endpointing;
 use crate::dialect::native::{self, Order};
@@ -116,7 +117,8 @@ impl House {
     fn live_work(&self, order: &Order, resumable: bool) -> LiveWork {
         let work = self.transcriber.work(order.options.clone(), order.language);
         let work = cut_as(work, order.endpointing);
-        LiveWork { work, partials: order.partials, format: order.format, resumable }
+        let (partials, format) = (order.partials, order.format);
+        LiveWork { work, partials, held_back: None, format, resumable }
     }
 
     fn in_force(&self, asked: &Settings, order: &Order) -> Settings {
@@ -130,7 +132,7 @@ impl House {
         native::in_force(asked, order, defaults, &self.transcriber.traits().name)
     }
 
-    fn refuse_while_stopping(&self) -> Result<(), ApiError> {
+    pub(super) fn refuse_while_stopping(&self) -> Result<(), ApiError> {
         match self.stop.is_cancelled() {
             true => Err(ApiError::new(ErrorCode::Draining, "The server is about to stop.")),
             false => Ok(()),
@@ -164,7 +166,7 @@ impl House {
             }
             Told::Ended(Ended::Done { duration, account, .. }) => {
                 let code = if self.stop.is_cancelled() { ErrorCode::Draining.close() } else { None };
-                (native::done(duration, account), Some(code.unwrap_or(CLOSE_NORMAL)))
+                (native::done(duration, account), Some(code.unwrap_or(NORMAL)))
             }
             Told::Ended(ended) => {
                 let error = match ended {
@@ -183,9 +185,6 @@ impl House {
         (ServerEvent { seq, message }, close)
     }
 }
-
-/// RFC 6455, 7.4.1: the purpose of the connection has been fulfilled.
-const CLOSE_NORMAL: u16 = 1000;
 
 fn received(stream: &OpenStream) -> Received {
     let received = stream.live.received();

@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use whisperwire_protocol::ErrorCode;
 use whisperwire_protocol::stream::{ClientMessage, MAX_MESSAGE, SUBPROTOCOL, ServerEvent, ServerMessage};
 
@@ -22,17 +20,11 @@ use super::registry::{OpenStream, Reader};
 use super::{Ask, complaint, fatal, unnumbered};
 use crate::http::House;
 use crate::http::error::ApiError;
+use crate::http::websocket::{
+    FAREWELL, LINGER, NORMAL, Parting, READ_BUFFER, SEND, fault, is_handshake, no_handshake, part,
+};
 use crate::pipeline::Over;
 
-/// The library would reserve 128 KiB for each connection, most of which are silent most of the time.
-const READ_BUFFER: usize = 16 << 10;
-/// How long a client may take to make room for a message before it counts as gone.
-const SEND: Duration = Duration::from_secs(10);
-/// How long to wait for the client's half of the closing handshake.
-const FAREWELL: Duration = Duration::from_secs(3);
-/// What is still unread after a broken rule cannot be read any more, and a socket that is closed over unread bytes
-/// takes our close frame with it: so it stays open for the time it takes the frame to arrive.
-const LINGER: Duration = Duration::from_millis(250);
 /// How often a client whose audio has to wait is looked after.
 const PROBE: Duration = Duration::from_millis(250);
 /// Mistakes that are forgiven on one connection.
@@ -69,7 +61,7 @@ async fn open(
             Ask::Open(settings) => house.could_open(settings)?,
             Ask::Resume { stream, .. } => drop(house.registry.find(stream).ok_or_else(over)?),
         }
-        return Ok(no_handshake(headers));
+        return Ok(no_handshake(headers, ApiError::native));
     };
     let stream = match &ask {
         Ask::Open(settings) => house.open_stream((**settings).clone(), 0.0)?,
@@ -97,48 +89,6 @@ pub(super) fn over() -> ApiError {
 pub(super) fn forgotten() -> ApiError {
     let message = "What followed that message is not kept any more, or was never told.";
     ApiError::new(ErrorCode::Conflict, message).of("after")
-}
-
-/// The answer to what is no handshake, or not one of this protocol (RFC 6455, 4.2.2 and 4.4).
-fn no_handshake(headers: &HeaderMap) -> Response {
-    let wants =
-        headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
-    let known = version.is_some_and(|version| version == "13");
-    if wants && known {
-        let message = "The WebSocket handshake is not complete.";
-        return ApiError::new(ErrorCode::InvalidRequest, message).native().into_response();
-    }
-    let message = "This route speaks WebSocket, version 13.";
-    let mut response = ApiError::new(ErrorCode::UpgradeRequired, message).native().into_response();
-    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    response
-}
-
-/// What the library leaves unchecked of a handshake (RFC 6455, 4.2.1).
-fn is_handshake(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let upgrades =
-        text(header::CONNECTION).split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-    // 16 bytes in base64.
-    let key = text(header::SEC_WEBSOCKET_KEY).strip_suffix("==").unwrap_or_default();
-    let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    upgrades && key.len() == 22 && key.bytes().all(letters) && headers.contains_key(header::HOST)
-}
-
-/// How a connection came to its end.
-enum Parting {
-    /// The last message was sent; this is the code to close with.
-    Said(u16),
-    /// The client closed, with this code if it named one.
-    Closed(Option<u16>),
-    /// The client broke the rules of WebSocket.
-    Broke(u16),
-    /// The connection is gone.
-    Lost,
-    /// Another connection has taken its place.
-    Replaced,
 }
 
 async fn talk(house: &House, socket: WebSocket, mut reader: Reader) {
@@ -178,33 +128,12 @@ async fn talk(house: &House, socket: WebSocket, mut reader: Reader) {
             }
         }
         Parting::Replaced => {
-            let code = ErrorCode::Conflict.close().unwrap_or(super::CLOSE_NORMAL);
+            let code = ErrorCode::Conflict.close().unwrap_or(NORMAL);
             drop(reader);
             part(&mut sink, &mut source, code).await;
         }
         Parting::Lost => {}
     }
-}
-
-/// Closes from our side and waits for the client to do the same. Whether it did.
-async fn part(
-    sink: &mut SplitSink<WebSocket, Message>,
-    source: &mut SplitStream<WebSocket>,
-    code: u16,
-) -> bool {
-    let close = Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static("") }));
-    let farewell = async {
-        if sink.send(close).await.is_err() {
-            return false;
-        }
-        while let Some(Ok(message)) = source.next().await {
-            if matches!(message, Message::Close(_)) {
-                return true;
-            }
-        }
-        false
-    };
-    tokio::time::timeout(FAREWELL, farewell).await.unwrap_or(false)
 }
 
 /// From the client to the stream.
@@ -337,18 +266,6 @@ async fn tell(
 
 fn text(event: &ServerEvent) -> Message {
     Message::Text(event.to_json().into())
-}
-
-/// What a broken rule is called in a close frame (RFC 6455, 7.4.1).
-fn fault(error: axum::Error) -> Parting {
-    match error.into_inner().downcast_ref::<Error>() {
-        // Nobody is there any more who could have broken a rule.
-        Some(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Parting::Lost,
-        Some(Error::Capacity(CapacityError::MessageTooLong { .. })) => Parting::Broke(1009),
-        Some(Error::Capacity(_) | Error::Protocol(_)) => Parting::Broke(1002),
-        Some(Error::Utf8(_)) => Parting::Broke(1007),
-        _ => Parting::Lost,
-    }
 }
 
 /// `GET /v1/ws-echo`, for conformance tests of the layer below: text and binary messages come back as they are.

@@ -1,0 +1,203 @@
+//! OpenAI's Realtime API over HTTP: the socket of a transcription session, and the keys that browsers are lent for
+//! one. What is said on the socket is `dialect::realtime`'s business.
+
+mod secrets;
+mod socket;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use whisperwire_protocol::realtime::{
+    BETA_SUBPROTOCOL, ClientSecretRequest, ClientSecretResponse, ExpiresAfter, MAX_MESSAGE, SUBPROTOCOL,
+    SessionSettings, Shape,
+};
+use whisperwire_protocol::{ErrorCode, FieldError};
+
+pub(super) use self::secrets::Secrets;
+use super::error::ApiError;
+use super::websocket::{READ_BUFFER, is_handshake, no_handshake};
+use super::{House, auth, cut_as};
+use crate::dialect::realtime::{Conversation, order};
+use crate::engine::models::request_name_known;
+use crate::pipeline::LiveWork;
+
+/// More than any session there is.
+const LONGEST_SESSION: usize = 512 << 10;
+/// How long a key is good for, in seconds, if nothing else is asked for; and what may be asked for.
+const GA_SECONDS: u64 = 600;
+const BETA_SECONDS: u64 = 60;
+const LEAST_SECONDS: u64 = 10;
+const MOST_SECONDS: u64 = 7_200;
+
+/// `GET /v1/realtime`.
+pub(super) async fn connect(
+    State(house): State<Arc<House>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    house.refuse_while_stopping()?;
+    let (intent, model) = asked(query.as_deref())?;
+    if intent.is_some_and(|intent| intent != "transcription" && intent != "realtime") {
+        return Err(FieldError::new("intent", "intent must be transcription.").into());
+    }
+    let bound = auth::brought(&headers).and_then(|key| house.secrets.find(key));
+    let settings = bound.unwrap_or_default();
+    let settings = match &model {
+        Some(model) if settings.model.is_none() => settings.with_model(model),
+        _ => settings,
+    };
+    let work = house.realtime_work(&settings)?;
+    let slot = house.transcriber.admit_stream()?;
+    let Some(upgrade) = upgrade.ok().filter(|_| is_handshake(&headers)) else {
+        return Ok(no_handshake(&headers, |error| error));
+    };
+    let live = house.transcriber.open_stream(slot, work, house.stop.clone(), &house.streams);
+    let conversation =
+        Conversation::new(session_id(), shape(&headers), settings, house.model(), house.session_end());
+    // The task that the upgrade starts is nobody's child: the server must know of it before it begins.
+    let token = house.streams.token();
+    let upgrade = upgrade
+        .protocols([SUBPROTOCOL])
+        .read_buffer_size(READ_BUFFER)
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE);
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        socket::talk(&house, socket, live, conversation).await;
+        drop(token);
+    }))
+}
+
+/// `POST /v1/realtime/client_secrets`.
+pub(super) async fn client_secrets(
+    State(house): State<Arc<House>>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let request = read(body).await?;
+    let request: ClientSecretRequest = serde_json::from_value(request)
+        .map_err(|error| FieldError::new("expires_after", format!("The body cannot be read: {error}.")))?;
+    let seconds = lifetime(request.expires_after, GA_SECONDS, "expires_after")?;
+    let session = request.session.unwrap_or_else(|| json!({}));
+    let settings = SessionSettings::default().update(Shape::Ga, &session)?;
+    house.realtime_work(&settings)?;
+    let (value, expires_at) = (house.secrets.lend(settings.clone(), seconds)?, now() + seconds);
+    let session = settings.to_json(Shape::Ga, &session_id(), house.model(), house.session_end());
+    Ok(Json(ClientSecretResponse { value, expires_at, session }).into_response())
+}
+
+/// `POST /v1/realtime/transcription_sessions`, the same in the beta shape.
+pub(super) async fn transcription_sessions(
+    State(house): State<Arc<House>>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let session = read(body).await?;
+    let expires = session.get("client_secret").and_then(|secret| secret.get("expires_at"));
+    let expires = expires.filter(|expires| !expires.is_null()).cloned().map(serde_json::from_value);
+    let expires = expires.transpose().map_err(|error| {
+        FieldError::new("client_secret.expires_at", format!("The body cannot be read: {error}."))
+    })?;
+    let seconds = lifetime(expires, BETA_SECONDS, "client_secret.expires_at")?;
+    let settings = SessionSettings::default().update(Shape::Beta, &session)?;
+    house.realtime_work(&settings)?;
+    let (value, expires_at) = (house.secrets.lend(settings.clone(), seconds)?, now() + seconds);
+    let mut session = settings.to_json(Shape::Beta, &session_id(), house.model(), house.session_end());
+    session["client_secret"] = json!({ "value": value, "expires_at": expires_at });
+    Ok(Json(session).into_response())
+}
+
+impl House {
+    /// What the pipeline is to do for a session, or why it cannot be done.
+    fn realtime_work(&self, settings: &SessionSettings) -> Result<LiveWork, ApiError> {
+        let traits = self.transcriber.traits();
+        if let Some(model) = &settings.model
+            && !self.config.accept_unknown_models
+            && !request_name_known(model, &traits.name)
+        {
+            let message =
+                format!("The model {model:?} does not exist here; this server runs {}.", traits.name);
+            return Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"));
+        }
+        let order = order(settings, traits)?;
+        let work = cut_as(self.transcriber.work(order.options, order.language), order.endpointing);
+        let (format, held_back) = (order.format, order.held_back);
+        Ok(LiveWork { work, partials: true, held_back, format, resumable: false })
+    }
+
+    /// What answers where a session names no model.
+    fn model(&self) -> &str {
+        &self.transcriber.traits().name
+    }
+
+    /// When a session that begins now is over at the latest, in seconds since 1970: its audio is then too long.
+    fn session_end(&self) -> u64 {
+        now() + self.transcriber.longest().seconds() as u64
+    }
+}
+
+/// Intent and model of a query; what else is in it is for other kinds of sessions.
+fn asked(query: Option<&str>) -> Result<(Option<String>, Option<String>), FieldError> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query.unwrap_or_default())
+        .map_err(|_| FieldError::new("", "The query string cannot be read."))?;
+    let find = |name: &str| {
+        let value = pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        value.filter(|value| !value.is_empty())
+    };
+    Ok((find("intent"), find("model")))
+}
+
+fn shape(headers: &HeaderMap) -> Shape {
+    let lists = |name: &str, wanted: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim() == wanted)
+    };
+    match lists("openai-beta", "realtime=v1")
+        || lists(header::SEC_WEBSOCKET_PROTOCOL.as_str(), BETA_SUBPROTOCOL)
+    {
+        true => Shape::Beta,
+        false => Shape::Ga,
+    }
+}
+
+async fn read(body: Body) -> Result<Value, ApiError> {
+    let bytes = to_bytes(body, LONGEST_SESSION)
+        .await
+        .map_err(|_| ApiError::new(ErrorCode::TooLarge, "The body is too large, or did not arrive."))?;
+    if bytes.trim_ascii().is_empty() {
+        return Ok(json!({}));
+    }
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| FieldError::new("", format!("The body is no JSON: {error}.")))?;
+    if !value.is_object() {
+        return Err(FieldError::new("", "The body must be a JSON object.").into());
+    }
+    Ok(value)
+}
+
+fn lifetime(expires: Option<ExpiresAfter>, usual: u64, field: &str) -> Result<u64, FieldError> {
+    let expires = expires.unwrap_or_default();
+    if expires.anchor.is_some_and(|anchor| anchor != "created_at") {
+        return Err(FieldError::new(format!("{field}.anchor"), "anchor must be created_at."));
+    }
+    let seconds = expires.seconds.unwrap_or(usual);
+    if !(LEAST_SECONDS..=MOST_SECONDS).contains(&seconds) {
+        let message = format!("seconds must be from {LEAST_SECONDS} to {MOST_SECONDS}.");
+        return Err(FieldError::new(format!("{field}.seconds"), message));
+    }
+    Ok(seconds)
+}
+
+fn session_id() -> String {
+    format!("sess_{}", uuid::Uuid::new_v4().simple())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
