@@ -5,22 +5,28 @@ shape of an answer counts, or a model that translates is needed, the scripted en
 """
 
 import asyncio
+import base64
 import json
 import os
 import re
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
 import pytest
-from openai.types import Model
+from openai.types import Model, ModelDeleted
 from openai.types.audio import (
     Transcription,
+    TranscriptionStreamEvent,
     TranscriptionTextDeltaEvent,
     TranscriptionTextDoneEvent,
     TranscriptionVerbose,
     Translation,
     TranslationVerbose,
 )
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 AUDIO = Path(__file__).parent.parent / "audio"
 RECORDINGS = ["sentence-04-slt.flac", "sentence-08-slt.flac", "sentence-10-espeak.flac"]
@@ -28,9 +34,10 @@ RECORDING = RECORDINGS[0]
 MANIFEST = {entry["file"]: entry for entry in json.loads((AUDIO / "manifest.json").read_text())}
 
 
-def client(server="BUNDLED", key="any", kind=openai.OpenAI):
+def client(server="BUNDLED", key="any", kind=openai.OpenAI, max_retries=0):
     # No retries: a test that passes at the third attempt would hide what it is for.
-    return kind(base_url=os.environ[f"WHISPERWIRE_{server}"] + "/v1", api_key=key, max_retries=0, timeout=120)
+    base_url = os.environ[f"WHISPERWIRE_{server}"] + "/v1"
+    return kind(base_url=base_url, api_key=key, max_retries=max_retries, timeout=120)
 
 
 def transcribe(recording=RECORDING, server="BUNDLED", **fields):
@@ -174,6 +181,38 @@ def test_stream_deltas_make_the_final_text():
     assert words(done.text) == spoken()
 
 
+def test_a_stream_with_log_probabilities():
+    *deltas, done = transcribe(stream=True, include=["logprobs"])
+    told = [entry for event in deltas for entry in event.logprobs]
+    assert told and [entry.token for entry in told] == [entry.token for entry in done.logprobs]
+    assert words("".join(entry.token for entry in told)) == spoken()
+    usage = done.usage
+    assert usage.output_tokens > 0 and usage.total_tokens == usage.input_tokens + usage.output_tokens
+
+
+def test_a_long_recording_comes_in_many_deltas():
+    *deltas, done = transcribe("dialogue-mono.flac", stream=True)
+    assert len(deltas) > 1
+    assert "".join(event.delta for event in deltas) == done.text
+
+
+def test_a_translation_streams_too():
+    # The package has no parameter for it, therefore its method for requests of one's own.
+    with open(AUDIO / RECORDING, "rb") as file, client("SCRIPT") as api:
+        stream = api.post(
+            "/audio/translations",
+            body={"model": "whisper-1", "stream": "true"},
+            files=[("file", file)],
+            options={"headers": {"Content-Type": "multipart/form-data"}},
+            cast_to=TranscriptionStreamEvent,
+            stream=True,
+            stream_cls=openai.Stream[TranscriptionStreamEvent],
+        )
+        *deltas, done = list(stream)
+    assert type(done) is TranscriptionTextDoneEvent
+    assert "".join(event.delta for event in deltas) == done.text == translate().text
+
+
 def test_translations_are_typed():
     answer = translate()
     assert type(answer) is Translation and answer.text
@@ -194,6 +233,12 @@ def test_models_are_listed_and_found():
         assert models and all(type(model) is Model and model.object == "model" for model in models)
         for model in models:
             assert api.models.retrieve(model.id) == model
+
+
+def test_a_model_is_deleted_as_the_package_expects():
+    with client("SCRIPT") as api:
+        deleted = api.models.delete("nobody/needs-this-one")
+    assert type(deleted) is ModelDeleted and deleted.id == "nobody/needs-this-one"
 
 
 def test_async_client_hears_several_files_at_once():
@@ -279,3 +324,105 @@ def test_every_answer_has_a_request_id_of_its_own():
     with client() as api:
         ids = {api.models.with_raw_response.list().headers["x-request-id"] for _ in range(3)}
     assert len(ids) == 3
+
+
+def twice_at_once(**options):
+    """Two uploads to a server that takes one at a time: for each the text, or the error, and how it came to that."""
+
+    def upload(_):
+        begun = time.monotonic()
+        with client("BUSY", **options) as api, open(AUDIO / RECORDING, "rb") as file:
+            try:
+                raw = api.audio.transcriptions.with_raw_response.create(file=file, model="whisper-1")
+            except openai.APIStatusError as error:
+                return error, 0, time.monotonic() - begun
+            return raw.parse().text, raw.retries_taken, time.monotonic() - begun
+
+    with ThreadPoolExecutor(2) as both:
+        return list(both.map(upload, range(2)))
+
+
+def test_a_full_server_says_when_to_come_back():
+    outcomes = [outcome for outcome, _, _ in twice_at_once()]
+    (error,) = [outcome for outcome in outcomes if isinstance(outcome, openai.APIStatusError)]
+    assert type(error) is openai.InternalServerError and error.status_code == 503
+    assert error.code == "overloaded" and set(error.body) == {"message", "type", "param", "code"}
+    assert int(error.response.headers["retry-after"]) >= 1
+
+
+def test_the_package_comes_back_when_it_was_told_to():
+    (_, first, _), (_, second, took) = outcomes = sorted(twice_at_once(max_retries=20), key=lambda one: one[1])
+    assert all(type(text) is str and text for text, _, _ in outcomes)
+    assert first == 0 < second
+    # Retry-After counts whole seconds; without it the package would be back after less than one.
+    assert took >= second
+
+
+def question(**more):
+    """A chat message with a recording in it, as applications send it to a model that listens."""
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", AUDIO / RECORDING, "-c:a", "pcm_s16le", "-f", "wav", "-"]
+    wav = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+    heard = {"type": "input_audio", "input_audio": {"data": base64.b64encode(wav).decode(), "format": "wav"}}
+    content = [{"type": "text", "text": "The quarterly report."}, heard]
+    return {"model": "whisper-1", "messages": [{"role": "user", "content": content}]} | more
+
+
+def check_chat_usage(usage):
+    assert usage.prompt_tokens > 0 and usage.completion_tokens > 0
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_a_chat_completion_hears_what_was_said():
+    with client() as api:
+        answer = api.chat.completions.create(**question())
+    assert type(answer) is ChatCompletion
+    (choice,) = answer.choices
+    assert words(choice.message.content) == spoken()
+    assert (choice.message.role, choice.message.audio, choice.finish_reason) == ("assistant", None, "stop")
+    check_chat_usage(answer.usage)
+
+
+def test_a_chat_completion_that_should_speak_says_it_in_text():
+    with client() as api:
+        answer = api.chat.completions.create(
+            **question(modalities=["text", "audio"], audio={"voice": "alloy", "format": "wav"})
+        )
+    message = answer.choices[0].message
+    assert words(message.audio.transcript) == words(message.content) == spoken()
+    assert message.audio.id and message.audio.data == "" and message.audio.expires_at > 0
+
+
+def check_chunks(chunks):
+    assert all(type(chunk) is ChatCompletionChunk for chunk in chunks)
+    assert len({chunk.id for chunk in chunks}) == 1
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    assert choices[0].delta.role == "assistant"
+    assert words("".join(choice.delta.content or "" for choice in choices)) == spoken()
+    assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["stop"]
+    assert choices[-1].finish_reason == "stop"
+
+
+def test_a_chat_completion_streams():
+    with client() as api:
+        check_chunks(list(api.chat.completions.create(**question(stream=True))))
+        with_usage = list(api.chat.completions.create(**question(stream=True, stream_options={"include_usage": True})))
+    check_chunks(with_usage)
+    assert with_usage[-1].choices == []
+    check_chat_usage(with_usage[-1].usage)
+
+
+def test_a_chat_completion_streams_async():
+    async def chunks():
+        async with client(kind=openai.AsyncOpenAI) as api:
+            return [chunk async for chunk in await api.chat.completions.create(**question(stream=True))]
+
+    check_chunks(asyncio.run(chunks()))
+
+
+def test_a_chat_completion_without_audio_is_a_bad_request():
+    nothing = {"type": "input_audio", "input_audio": {"data": "no base64!", "format": "wav"}}
+    with client() as api:
+        for content in ("Hello?", [{"type": "text", "text": "Hello?"}], [nothing]):
+            with pytest.raises(openai.BadRequestError) as caught:
+                api.chat.completions.create(model="whisper-1", messages=[{"role": "user", "content": content}])
+            check_error(caught, 400)
