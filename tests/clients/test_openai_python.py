@@ -350,6 +350,12 @@ def test_a_full_server_says_when_to_come_back():
     assert int(error.response.headers["retry-after"]) >= 1
 
 
+def test_a_file_that_is_too_large_is_refused_as_such():
+    with client("BUSY") as api, pytest.raises(openai.APIStatusError) as caught:
+        api.audio.transcriptions.create(file=("large.wav", bytes(2 << 20)), model="whisper-1")
+    assert check_error(caught, 413).code == "file_too_large"
+
+
 def test_the_package_comes_back_when_it_was_told_to():
     (_, first, _), (_, second, took) = outcomes = sorted(twice_at_once(max_retries=20), key=lambda one: one[1])
     assert all(type(text) is str and text for text, _, _ in outcomes)

@@ -2,10 +2,13 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import pytest
 from jsonschema import Draft202012Validator
 
+import validate
 from validate import SCHEMAS, all_wanted, check, documents, fault_of
 
 BATCH, REALTIME = "openai-batch.schema.json#/$defs/", "openai-realtime.schema.json#/$defs/"
@@ -161,3 +164,18 @@ def test_a_line_without_a_schema_or_without_json_is_a_fault():
     assert check({"test": "a", "schema": None, "body": {}})
     assert check({"test": "a", "schema": BATCH + "Error", "unreadable": "<html>"})
     assert check({"test": "a", "schema": BATCH + "Error", "body": fixture("error")}) is None
+
+
+def test_a_recording_is_held_against_the_schemas_and_must_be_complete(tmp_path):
+    def verdict(*lines):
+        recording = tmp_path / "recording.jsonl"
+        recording.write_text("".join(json.dumps({"test": "a test"} | line) + "\n" for line in lines))
+        command = [sys.executable, validate.__file__, recording]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout
+
+    right = {"schema": BATCH + "Error", "body": fixture("error")}
+    code, said = verdict(right)
+    assert code == 1 and "FAULT" not in said and "MISSING Transcription:" in said and "MISSING Error" not in said
+    code, said = verdict(right, {"schema": BATCH + "Error", "body": {}}, {"schema": None, "body": {}})
+    assert code == 1 and said.count("FAULT a test: ") == 2
