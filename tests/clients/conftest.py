@@ -18,6 +18,9 @@ import pytest
 import websockets.asyncio.connection
 import websockets.sync.connection
 
+# Its assertions say as much as those of the tests.
+pytest.register_assert_rewrite("conversation")
+
 BATCH, REALTIME = "openai-batch.schema.json#/$defs/", "openai-realtime.schema.json#/$defs/"
 
 # What a request and its answer are: the method, the path behind /v1, the body asked, the body or event answered.
