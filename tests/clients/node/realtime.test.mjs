@@ -114,10 +114,10 @@ test("a second turn is an item of its own behind the first", async () => {
   const session = await listen(transcription(SERVER_VAD));
   await session.feed(samples(undefined, { silence: 1.5 }), { paced: true });
   await session.event(COMPLETED, 1);
-  await session.feed(samples("sentence-10-espeak.flac", { silence: 1.5 }), { paced: true });
+  await session.feed(samples("sentence-07-awb.flac", { silence: 1.5 }), { paced: true });
   await session.event(COMPLETED, 2);
   const transcripts = await session.transcripts();
-  assert.deepEqual(transcripts.map(words), [spoken(), spoken("sentence-10-espeak.flac")]);
+  assert.deepEqual(transcripts.map(words), [spoken(), spoken("sentence-07-awb.flac")]);
   const [first, second] = session.all("input_audio_buffer.committed");
   assert.equal(second.previous_item_id, first.item_id);
 });
@@ -132,10 +132,11 @@ for (const [type, format, rate] of [
     settings.audio.input.format = type === "audio/pcm" ? { type, rate } : { type };
     const session = await listen(settings);
     assert.equal(session.all("session.updated")[0].session.audio.input.format.type, type);
-    await session.feed(samples(undefined, { rate, format }));
+    const name = "sentence-07-awb.flac"; // One that the bundled model hears in the quality of a telephone, too.
+    await session.feed(samples(name, { rate, format }));
     session.send({ type: "input_audio_buffer.commit" });
     const [transcript] = await session.transcripts();
-    assert.deepEqual(words(transcript), spoken());
+    assert.deepEqual(words(transcript), spoken(name));
     assert.deepEqual(session.errors, []);
   });
 }
@@ -144,11 +145,11 @@ test("a client that commits by itself decides what an item is", async () => {
   const session = await listen(transcription(null));
   await session.feed(samples());
   session.send({ type: "input_audio_buffer.commit" });
-  await session.feed(samples("sentence-10-espeak.flac"));
+  await session.feed(samples("sentence-07-awb.flac"));
   session.send({ type: "input_audio_buffer.commit" });
   await session.event("input_audio_buffer.committed", 2);
   const transcripts = await session.transcripts();
-  assert.deepEqual(transcripts.map(words), [spoken(), spoken("sentence-10-espeak.flac")]);
+  assert.deepEqual(transcripts.map(words), [spoken(), spoken("sentence-07-awb.flac")]);
   assert.deepEqual(session.all("input_audio_buffer.speech_started"), [], "nobody asked for turns to be detected");
 
   // What is cleared is not heard.
