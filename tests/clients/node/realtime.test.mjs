@@ -196,7 +196,7 @@ test("what is wrong is said, and the session goes on", async () => {
   for (const [position, event] of wrong.entries()) {
     session.send(event);
     const { error } = await session.error(position + 2);
-    assert.equal(error.event_id, event.event_id);
+    assert.equal(error.event_id ?? undefined, event.event_id);
     assert.ok(error.message && error.type);
   }
   session.socket.socket.send("{ this is no JSON");
