@@ -1,7 +1,7 @@
 // Realtime transcription as an application sees it through the package's own sockets, which speak TLS and nothing else.
 
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { afterEach, test } from "node:test";
 
 import {
   KEY,
@@ -25,13 +25,13 @@ const COMPLETED = "conversation.item.input_audio_transcription.completed";
 const DELTA = "conversation.item.input_audio_transcription.delta";
 
 const sessions = [];
-after(() => sessions.forEach(({ socket }) => socket.close()));
+afterEach(() => Promise.all(sessions.splice(0).map((session) => session.close())));
 
-/** A session with these settings, closed after the tests whatever becomes of them. */
+/** A session with these settings, closed after its test whatever becomes of that: a server has a place for so many. */
 async function listen(settings, { server = "SECURE", key = "any", query = { intent: "transcription" } } = {}) {
-  const session = await Session.open(new OpenAIRealtimeWS(query, client(server, key)), settings);
+  const session = new Session(new OpenAIRealtimeWS(query, client(server, key)));
   sessions.push(session);
-  return session;
+  return session.open(settings);
 }
 
 test("a session says what it is before and after it is set", async () => {
@@ -132,7 +132,7 @@ for (const [type, format, rate] of [
     settings.audio.input.format = type === "audio/pcm" ? { type, rate } : { type };
     const session = await listen(settings);
     assert.equal(session.all("session.updated")[0].session.audio.input.format.type, type);
-    const name = "sentence-07-awb.flac"; // One that the bundled model hears in the quality of a telephone, too.
+    const name = "sentence-12-awb.flac"; // One that the bundled model hears in the quality of a telephone, too.
     await session.feed(samples(name, { rate, format }));
     session.send({ type: "input_audio_buffer.commit" });
     const [transcript] = await session.transcripts();
@@ -257,9 +257,9 @@ test("an ephemeral key opens the session that it was made for", async () => {
   const own = globalThis.WebSocket;
   globalThis.WebSocket = WebSocket;
   try {
-    const page = await Session.open(
-      new OpenAIRealtimeWebSocket({ intent: "transcription" }, client("KEYED", secret.value)),
-    );
+    const page = new Session(new OpenAIRealtimeWebSocket({ intent: "transcription" }, client("KEYED", secret.value)));
+    sessions.push(page);
+    await page.open();
     assert.equal(page.events[0].session.audio.input.turn_detection.silence_duration_ms, 700);
     assert.equal(await page.close(), 1000);
   } finally {

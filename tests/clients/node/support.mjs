@@ -87,15 +87,14 @@ export class Session {
     socket.socket.addEventListener("close", ({ code }) => this.#tell(() => (this.closed = code)));
   }
 
-  /** Opens one, takes its first event, and gives it the settings if there are any. */
-  static async open(socket, settings) {
-    const session = new Session(socket);
-    await session.event("session.created");
+  /** Takes the first event, and gives the session its settings if there are any. */
+  async open(settings) {
+    await this.event("session.created");
     if (settings) {
-      session.send({ type: "session.update", session: settings });
-      await session.event("session.updated");
+      this.send({ type: "session.update", session: settings });
+      await this.event("session.updated");
     }
-    return session;
+    return this;
   }
 
   send(event) {
