@@ -14,7 +14,7 @@ use crate::config::{EngineChoice, EngineConfig, ServeConfig};
 use crate::engine::pool::{Pool, Workers};
 use crate::engine::script::Script;
 use crate::engine::{Engine, EngineTraits};
-use crate::http::{self, HttpConfig};
+use crate::http::{self, HttpConfig, Tls};
 use crate::pipeline::Transcriber;
 
 /// A server that is ready to answer.
@@ -49,6 +49,11 @@ impl App {
         Ok(self.listener.local_addr()?)
     }
 
+    /// The certificate that it shows, if it speaks TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.http.tls.as_ref()
+    }
+
     /// What its engine is.
     pub fn traits(&self) -> &EngineTraits {
         self.transcriber.traits()
@@ -57,7 +62,7 @@ impl App {
     /// Serves until `stop`, then drains: nothing new is taken, what runs is finished within the grace, what is
     /// left is aborted. Says whether everything was finished.
     pub async fn run(self, stop: CancellationToken) -> bool {
-        let grace = self.http.grace;
+        let (grace, tls) = (self.http.grace, self.http.tls.clone());
         let (router, streams) = http::router(self.transcriber, self.http, stop.clone());
         let clock = {
             let stop = stop.clone();
@@ -68,7 +73,8 @@ impl App {
             }
         };
         // One grace for all of it: what the requests have used of it, the streams and the workers do not get.
-        let (finished, began) = tokio::join!(http::serve(self.listener, router, stop, grace), clock);
+        let serve = http::serve(self.listener, router, tls, stop, grace);
+        let (finished, began) = tokio::join!(serve, clock);
         let left = || grace.saturating_sub(began.elapsed());
         streams.close();
         let streamed = tokio::time::timeout(left(), streams.wait()).await.is_ok();

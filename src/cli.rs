@@ -55,13 +55,16 @@ pub fn serve(config: ServeConfig) -> Result<ExitCode, ConfigError> {
 /// Tells where the server is, and how to try it: the lines a script or a person waits for.
 fn announce(app: &App, try_with: Option<&str>) -> anyhow::Result<()> {
     let address = app.address()?;
+    let (scheme, trust) = match app.tls() {
+        // A certificate that nobody has signed is its own authority.
+        Some(tls) => ("https", format!("--cacert {} ", tls.certificate().display())),
+        None => ("http", String::new()),
+    };
     let mut out = io::stdout().lock();
-    writeln!(out, "listening on http://{address}")?;
+    writeln!(out, "listening on {scheme}://{address}")?;
     if let Some(recording) = try_with {
-        writeln!(
-            out,
-            "try: curl http://{address}/v1/audio/transcriptions -F file=@{recording} -F model=whisper-1"
-        )?;
+        let url = format!("{scheme}://{address}/v1/audio/transcriptions");
+        writeln!(out, "try: curl {trust}{url} -F file=@{recording} -F model=whisper-1")?;
     }
     Ok(out.flush()?)
 }

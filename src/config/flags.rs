@@ -14,7 +14,7 @@ use crate::audio::{Ffmpeg, FileOptions, Limits};
 use crate::engine::models::{HubConfig, ModelsCommand, default_cache_dir};
 use crate::engine::pool::PoolConfig;
 use crate::engine::script::ScriptConfig;
-use crate::http::HttpConfig;
+use crate::http::{HttpConfig, Tls};
 use crate::pipeline::PipelineConfig;
 use crate::session::{EndpointConfig, WindowConfig};
 use crate::telemetry::LogConfig;
@@ -87,6 +87,12 @@ struct HttpFlags {
     /// The port to listen on; 0 takes a free one
     #[arg(long, env = "WHISPERWIRE_PORT", default_value_t = 8000)]
     port: u16,
+    /// A certificate to encrypt connections with: PEM, the server's own first, then what it was signed with
+    #[arg(long, env = "WHISPERWIRE_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of that certificate: PEM, unencrypted
+    #[arg(long, env = "WHISPERWIRE_TLS_KEY")]
+    tls_key: Option<PathBuf>,
     /// A key that requests must bring as `Authorization: Bearer KEY`; may be given several times, or with commas
     #[arg(long, env = "WHISPERWIRE_API_KEY", value_delimiter = ',', hide_env_values = true)]
     api_key: Vec<String>,
@@ -324,8 +330,15 @@ impl HttpFlags {
                 self.host
             )));
         }
+        let tls = match (self.tls_cert, self.tls_key) {
+            (Some(certificate), Some(key)) => Some(Tls::load(&certificate, &key).map_err(ConfigError::Bad)?),
+            (None, None) => None,
+            (Some(_), None) => return Err(ConfigError::Bad("--tls-cert needs its --tls-key as well".into())),
+            (None, Some(_)) => return Err(ConfigError::Bad("--tls-key needs its --tls-cert as well".into())),
+        };
         Ok(HttpConfig {
             address: (self.host, self.port).into(),
+            tls,
             api_keys: keys,
             max_upload: self.max_upload_mb.max(1) * 1_000_000,
             upload_timeout: Duration::from_secs(self.upload_timeout.max(1)),

@@ -8,10 +8,13 @@ use axum::http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use super::tls::{Greeting, HANDSHAKE, Tls};
 
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
@@ -19,7 +22,13 @@ const HEAD: Duration = Duration::from_secs(30);
 const BREATH: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, then lets the open requests finish within `grace`. Says whether they did.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, grace: Duration) -> bool {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<Tls>,
+    stop: CancellationToken,
+    grace: Duration,
+) -> bool {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD).keep_alive_timeout(HEAD);
@@ -39,18 +48,51 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its delay");
         }
-        let router = router.clone();
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            router.clone().oneshot(request.map(Body::new))
-        });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let connection = open.watch(connection.into_owned());
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke");
+        let (router, builder, watcher) = (router.clone(), builder.clone(), open.watcher());
+        match &tls {
+            None => drop(tokio::spawn(converse(builder, stream, router, watcher))),
+            Some(tls) => {
+                drop(tokio::spawn(secured(tls.clone(), builder, stream, router, watcher, stop.clone())));
             }
-        });
+        }
     }
     drop(listener);
     tokio::time::timeout(grace, open.shutdown()).await.is_ok()
+}
+
+/// A connection that begins with a handshake. Whoever speaks plain HTTP is told in plain HTTP that this is not the
+/// way; whoever takes too long, or comes when the server is about to go, is let go.
+async fn secured(
+    tls: Tls,
+    builder: Builder<TokioExecutor>,
+    stream: TcpStream,
+    router: Router,
+    watcher: Watcher,
+    stop: CancellationToken,
+) {
+    let greeting = tokio::select! {
+        greeting = tokio::time::timeout(HANDSHAKE, tls.greet(stream)) => greeting,
+        () = stop.cancelled() => return,
+    };
+    match greeting {
+        Ok(Ok(Greeting::Tls(stream))) => converse(builder, stream, router, watcher).await,
+        Ok(Ok(Greeting::Plain(stream))) => {
+            converse(builder, stream, super::wants_tls(), watcher).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+        Err(_) => tracing::debug!("a handshake took too long"),
+    }
+}
+
+async fn converse<S>(builder: Builder<TokioExecutor>, stream: S, router: Router, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        tracing::debug!(%error, "a connection broke");
+    }
 }

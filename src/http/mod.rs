@@ -15,6 +15,7 @@ mod ops;
 mod page;
 mod realtime;
 mod stream;
+mod tls;
 mod upload;
 mod websocket;
 
@@ -25,12 +26,15 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::header;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use whisperwire_protocol::ErrorCode;
 
 pub use self::listener::serve;
+pub use self::tls::Tls;
 
 use self::auth::Keys;
 use self::error::ApiError;
@@ -45,6 +49,8 @@ use crate::transcript::Samples;
 pub struct HttpConfig {
     /// Where to listen.
     pub address: SocketAddr,
+    /// The certificate to show, if connections are to be encrypted.
+    pub tls: Option<Tls>,
     /// Requests must bring one of them; none means that nobody needs one.
     pub api_keys: Vec<String>,
     /// The largest upload, in bytes.
@@ -71,6 +77,7 @@ impl std::fmt::Debug for HttpConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpConfig")
             .field("address", &self.address)
+            .field("tls", &self.tls.as_ref().map(Tls::certificate))
             .field("api_keys", &format_args!("{} ***", self.api_keys.len()))
             .field("max_upload", &self.max_upload)
             .field("upload_timeout", &self.upload_timeout)
@@ -146,6 +153,17 @@ pub fn router(
         .layer(from_fn(envelope::wrap))
         .with_state(house);
     (router, streams)
+}
+
+/// What answers plain HTTP where TLS is spoken. The connection is over then: whoever sent a key over it should not
+/// send another.
+fn wants_tls() -> Router {
+    let message = "This server speaks HTTPS: write https:// in place of http://.";
+    Router::new()
+        .fallback(async move || {
+            ([(header::CONNECTION, "close")], ApiError::new(ErrorCode::InvalidRequest, message))
+        })
+        .layer(from_fn(envelope::wrap))
 }
 
 /// Cuts a stream's utterances as its client wishes.

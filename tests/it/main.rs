@@ -14,6 +14,7 @@ mod live;
 mod openai;
 mod program;
 mod sound;
+mod tls;
 
 #[cfg(feature = "whisper")]
 mod containers;

@@ -1,9 +1,9 @@
 //! The program itself, with an environment of the test's own: no settings, no models and no hub from outside.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use crate::client::until;
@@ -55,6 +55,9 @@ impl Ended {
 /// `whisperwire serve`, ready to answer.
 pub(crate) struct Served {
     child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// `http` or `https`.
+    pub(crate) scheme: String,
     pub(crate) address: SocketAddr,
 }
 
@@ -64,9 +67,15 @@ impl Served {
         let mut child = command.stderr(Stdio::null()).spawn().expect("the program starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let line = lines.next().expect("a line").expect("a line of text");
-        let address = line.strip_prefix("listening on http://").expect("the line that scripts wait for");
-        let address = address.parse().expect("an address with a port");
-        Self { child, address }
+        let place = line.strip_prefix("listening on ").and_then(|place| place.split_once("://"));
+        let (scheme, address) = place.expect("the line that scripts wait for");
+        let (scheme, address) = (scheme.to_owned(), address.parse().expect("an address with a port"));
+        Self { child, lines, scheme, address }
+    }
+
+    /// The next line on its standard output.
+    pub(crate) fn line(&mut self) -> String {
+        self.lines.next().expect("a line").expect("a line of text")
     }
 
     /// Asks it to stop, as an init system does.
