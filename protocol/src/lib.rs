@@ -6,10 +6,12 @@
 //! transport, no clock, no file.
 //!
 //! The map: [`error`] is the one table of error codes; [`form`] is what a client asks for; [`openai`] is what it
-//! gets; [`realtime`] is OpenAI's API for live speech, [`stream`] is our own; [`captions`] turns timed text into SRT,
-//! WebVTT, TSV and plain text. The README says the same in prose.
+//! gets; [`chat`] is both for chat completions with recordings in them; [`realtime`] is OpenAI's API for live speech,
+//! [`stream`] is our own; [`captions`] turns timed text into SRT, WebVTT, TSV and plain text. The README says the same
+//! in prose.
 
 pub mod captions;
+pub mod chat;
 pub mod error;
 mod fields;
 pub mod form;

@@ -281,6 +281,24 @@ impl Model {
     }
 }
 
+/// `DELETE /v1/models/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelDeleted {
+    /// What was deleted.
+    pub id: String,
+    /// Always `model`.
+    pub object: String,
+    /// Always true.
+    pub deleted: bool,
+}
+
+impl ModelDeleted {
+    /// Says so.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self { id: id.into(), object: "model".into(), deleted: true }
+    }
+}
+
 /// What stands behind a model's name. Our own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelDetails {
@@ -372,6 +390,8 @@ mod tests {
         let model: Model = round_trip(include_str!("../fixtures/model.json"));
         assert_eq!(model.object, "model");
         assert!(model.whisperwire.is_some_and(|details| details.caveat.is_some()));
+        let gone: ModelDeleted = round_trip(include_str!("../fixtures/model_deleted.json"));
+        assert_eq!(gone, ModelDeleted::new("base.en"));
     }
 
     #[test]

@@ -293,8 +293,9 @@ struct LogFlags {
 impl ServeFlags {
     /// Checks across flags and converts to what the rooms use.
     pub fn config(self) -> Bad<ServeConfig> {
+        let models = self.work.hub.clone().config();
         let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
-        Ok(ServeConfig { http: self.http.config()?, engine, pipeline, log })
+        Ok(ServeConfig { http: self.http.config(models)?, engine, pipeline, log })
     }
 }
 
@@ -322,7 +323,7 @@ impl ModelsFlags {
 }
 
 impl HttpFlags {
-    fn config(self) -> Bad<HttpConfig> {
+    fn config(self, models: HubConfig) -> Bad<HttpConfig> {
         let keys: Vec<String> = self.api_key.into_iter().filter(|key| !key.trim().is_empty()).collect();
         if keys.is_empty() && !self.host.is_loopback() && !self.allow_anybody {
             return Err(ConfigError::Bad(format!(
@@ -348,6 +349,7 @@ impl HttpFlags {
             idle_timeout: Duration::from_secs(self.idle_timeout.max(1)),
             resume_grace: Duration::from_secs(self.resume_grace),
             ws_echo: self.ws_echo,
+            models,
             try_with: self.r#try,
         })
     }

@@ -6,9 +6,31 @@
 //! wire types appear here and nowhere deeper. Deliberately absent: sockets, files, clocks, tasks and logs, and any
 //! decision about text.
 
+pub mod chat;
+mod deltas;
 pub mod native;
 pub mod openai;
 pub mod realtime;
 mod wishes;
 
 pub use self::wishes::Endpointing;
+
+use crate::transcript::{Segment, Transcript};
+
+/// An answer that leaves while it is made: finals in, events out. Each event is the data of one server-sent event,
+/// on one line; the transport frames it.
+pub trait Narrator {
+    /// What is told before there is any text.
+    fn begin(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What is told of a final.
+    fn segment(&mut self, segment: &Segment) -> Vec<String>;
+
+    /// A recording is over, and all its finals have been told.
+    fn end(&mut self, transcript: &Transcript);
+
+    /// What is told once all recordings are over.
+    fn done(self) -> Vec<String>;
+}

@@ -51,6 +51,14 @@ impl ApiError {
         Self { param: Some(param.to_owned()), ..self }
     }
 
+    /// What went wrong with a transcription, where its audio came in this field.
+    pub(super) fn transcribing(error: TranscribeError, param: &str) -> Self {
+        match error {
+            TranscribeError::Audio(error) => Self::from(&error).of(param),
+            other => other.into(),
+        }
+    }
+
     /// In our own words: for the routes that are nobody else's.
     pub(super) fn native(self) -> Self {
         Self { native: true, ..self }
@@ -145,7 +153,7 @@ impl IntoResponse for ApiError {
 }
 
 /// A room's message as a sentence of its own.
-fn sentence(message: &str) -> String {
+pub(super) fn sentence(message: &str) -> String {
     let mut letters = message.chars();
     let first = letters.next().map(char::to_uppercase);
     first.into_iter().flatten().chain(letters).chain(['.']).collect()

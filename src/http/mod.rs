@@ -6,6 +6,7 @@
 //! Deliberately absent: any knowledge of windows, engines or text. Requests become orders in `dialect`.
 
 mod auth;
+mod chat;
 mod envelope;
 mod error;
 mod intake;
@@ -41,6 +42,7 @@ use self::error::ApiError;
 use self::realtime::Secrets;
 use self::stream::Registry;
 use crate::dialect::Endpointing;
+use crate::engine::models::HubConfig;
 use crate::pipeline::{Transcriber, Work};
 use crate::transcript::Samples;
 
@@ -69,6 +71,8 @@ pub struct HttpConfig {
     pub resume_grace: Duration,
     /// Whether there is a route that echoes what comes over a WebSocket, for conformance tests.
     pub ws_echo: bool,
+    /// Where downloaded models are kept.
+    pub models: HubConfig,
     /// A recording to name in the line that says how to try the server.
     pub try_with: Option<String>,
 }
@@ -123,8 +127,9 @@ pub fn router(
     let v1 = Router::new()
         .route("/audio/transcriptions", post(openai::transcriptions))
         .route("/audio/translations", post(openai::translations))
+        .route("/chat/completions", post(chat::completions))
         .route("/models", get(ops::models))
-        .route("/models/{*id}", get(ops::model))
+        .route("/models/{*id}", get(ops::model).delete(ops::delete_model))
         .route("/realtime", get(realtime::connect))
         .route("/realtime/client_secrets", post(realtime::client_secrets))
         .route("/realtime/transcription_sessions", post(realtime::transcription_sessions))

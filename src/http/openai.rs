@@ -17,11 +17,12 @@ use super::error::ApiError;
 use super::intake::Intake;
 use super::upload::{self, Upload};
 use super::{House, cut_as};
+use crate::dialect::Narrator;
 use crate::dialect::openai::{Order, StreamRenderer, order, render};
 use crate::engine::Task;
 use crate::engine::models::request_name_known;
 use crate::engine::pool::Slot;
-use crate::pipeline::{Source, Work};
+use crate::pipeline::{Source, TranscribeError, Work};
 
 type Form = Result<Multipart, MultipartRejection>;
 
@@ -56,24 +57,31 @@ async fn answer(house: Arc<House>, intake: &Intake, form: Form, task: Task) -> R
     if !traits.takes_placeholders {
         form.check()?;
     }
-    if !house.config.accept_unknown_models && !request_name_known(&form.model, &traits.name) {
-        let message =
-            format!("The model {:?} does not exist here; this server runs {}.", form.model, traits.name);
-        return Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"));
-    }
+    check_model(&house, &form.model)?;
     let work = work(&house, order(&form, traits, task)?);
     let slot = house.transcriber.admit()?;
     let source = house.transcriber.open(file).await?;
     if form.stream {
-        return Ok(stream_answer(house, slot, source, work, &form));
+        let renderer = StreamRenderer::new(&form);
+        return Ok(stream_answer(house, slot, vec![source], work, renderer, "file"));
     }
     let transcript = house.transcriber.transcribe(slot, source, work, None).await?;
     let rendered = render(&transcript, &form, task);
     Ok(([(header::CONTENT_TYPE, rendered.content_type)], rendered.body).into_response())
 }
 
+/// Whether a request may name this model.
+pub(super) fn check_model(house: &House, name: &str) -> Result<(), ApiError> {
+    let loaded = &house.transcriber.traits().name;
+    if house.config.accept_unknown_models || request_name_known(name, loaded) {
+        return Ok(());
+    }
+    let message = format!("The model {name:?} does not exist here; this server runs {loaded}.");
+    Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"))
+}
+
 /// The server's own way of working, with what the request wants otherwise.
-fn work(house: &House, order: Order) -> Work {
+pub(super) fn work(house: &House, order: Order) -> Work {
     let Order { options, language, window, endpointing } = order;
     let mut work = house.transcriber.work(options, language);
     if let Some(longest) = window {
@@ -85,43 +93,32 @@ fn work(house: &House, order: Order) -> Work {
 /// Comments keep proxies from closing a stream whose next final takes long.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Each final at once as an event. The status is out by then, so an error is an event too, in the one form that
-/// both client libraries raise.
-fn stream_answer(
+/// Each final at once as an event, of one recording after the other. The status is out by then, so an error is an
+/// event too, in the one form that both client libraries raise.
+pub(super) fn stream_answer(
     house: Arc<House>,
     slot: Slot,
-    source: Source,
+    sources: Vec<Source>,
     work: Work,
-    form: &TranscriptionForm,
+    narrator: impl Narrator + Send + 'static,
+    param: &'static str,
 ) -> Response {
     let (events, told) = mpsc::channel::<String>(16);
-    let mut renderer = StreamRenderer::new(form);
     let tracker = house.streams.clone();
     tracker.spawn(async move {
-        let (finals, mut segments) = mpsc::channel(16);
-        let transcribe = house.transcriber.transcribe(slot, source, work, Some(finals));
-        let forward = async {
-            while let Some(segment) = segments.recv().await {
-                if let Some(event) = renderer.segment(&segment)
-                    && events.send(event).await.is_err()
-                {
-                    // Dropping the receiver is what tells the transcription that nobody listens.
-                    segments.close();
-                }
-            }
-            renderer
-        };
-        let both = async { tokio::join!(transcribe, forward) };
-        let (result, renderer) = tokio::select! {
-            both = both => both,
+        let telling = tell(&house, &slot, sources, &work, narrator, &events);
+        let last = tokio::select! {
+            last = telling => last,
             () = events.closed() => return,
         };
-        let last = match result {
-            Ok(transcript) => renderer.done(transcript.language, transcript.duration),
-            Err(error) => serde_json::to_string(&ApiError::from(error).body()).unwrap_or_default(),
-        };
-        if events.send(last).await.is_ok() {
-            drop(events.send("[DONE]".to_owned()).await);
+        drop(slot);
+        let last = last.unwrap_or_else(|error| {
+            vec![serde_json::to_string(&ApiError::transcribing(error, param).body()).unwrap_or_default()]
+        });
+        for event in last.into_iter().chain(["[DONE]".to_owned()]) {
+            if events.send(event).await.is_err() {
+                return;
+            }
         }
     });
     let body = stream::unfold(told, |mut told| async {
@@ -130,4 +127,35 @@ fn stream_answer(
     });
     let unbuffered = [("x-accel-buffering", "no")];
     (unbuffered, Sse::new(body).keep_alive(KeepAlive::new().interval(HEARTBEAT))).into_response()
+}
+
+/// Tells all but the last events, and gives those back.
+async fn tell(
+    house: &House,
+    slot: &Slot,
+    sources: Vec<Source>,
+    work: &Work,
+    mut narrator: impl Narrator,
+    events: &mpsc::Sender<String>,
+) -> Result<Vec<String>, TranscribeError> {
+    for event in narrator.begin() {
+        events.send(event).await.map_err(|_| TranscribeError::Hangup)?;
+    }
+    for source in sources {
+        let (finals, mut segments) = mpsc::channel(16);
+        let transcribe = house.transcriber.transcribe(slot.clone(), source, work.clone(), Some(finals));
+        let forward = async {
+            while let Some(segment) = segments.recv().await {
+                for event in narrator.segment(&segment) {
+                    if events.send(event).await.is_err() {
+                        // Dropping the receiver is what tells the transcription that nobody listens.
+                        segments.close();
+                    }
+                }
+            }
+        };
+        let (transcript, ()) = tokio::join!(transcribe, forward);
+        narrator.end(&transcript?);
+    }
+    Ok(narrator.done())
 }

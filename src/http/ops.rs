@@ -6,11 +6,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use whisperwire_protocol::ErrorCode;
-use whisperwire_protocol::openai::{Model, ModelDetails, ModelList};
+use whisperwire_protocol::openai::{Model, ModelDeleted, ModelDetails, ModelList};
 
 use super::House;
-use super::error::ApiError;
-use crate::engine::models::REQUEST_ALIASES;
+use super::error::{ApiError, sentence};
+use crate::engine::models::{ModelError, REQUEST_ALIASES, is_loaded, remove, request_name_known};
 use crate::engine::pool::Lane;
 
 /// `GET /` and `GET /v1`.
@@ -21,6 +21,10 @@ pub(super) async fn about() -> Json<Value> {
         "endpoints": [
             "POST /v1/audio/transcriptions",
             "POST /v1/audio/translations",
+            "POST /v1/chat/completions",
+            "GET /v1/realtime",
+            "POST /v1/realtime/client_secrets",
+            "POST /v1/realtime/transcription_sessions",
             "GET /v1/stream",
             "POST /v1/stream",
             "POST /v1/streams",
@@ -31,6 +35,7 @@ pub(super) async fn about() -> Json<Value> {
             "GET /v1/streams/{id}/events",
             "GET /v1/models",
             "GET /v1/models/{id}",
+            "DELETE /v1/models/{id}",
             "GET /health",
         ],
     }))
@@ -80,12 +85,45 @@ pub(super) async fn model(
     State(house): State<Arc<House>>,
     Path(id): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
-    let loaded = &house.transcriber.traits().name;
-    if crate::engine::models::request_name_known(&id, loaded) {
+    let traits = house.transcriber.traits();
+    if traits.takes_placeholders || request_name_known(&id, &traits.name) {
         return Ok(Json(entry(&house, &id)));
     }
-    let message = format!("The model {id:?} does not exist here; this server runs {loaded}.");
+    let message = format!("The model {id:?} does not exist here; this server runs {}.", traits.name);
     Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"))
+}
+
+/// `DELETE /v1/models/{id}`: removes a downloaded model that is not running. An engine that takes placeholders has no
+/// models, and deletes none.
+pub(super) async fn delete_model(
+    State(house): State<Arc<House>>,
+    Path(id): Path<String>,
+) -> Result<Json<ModelDeleted>, ApiError> {
+    let traits = house.transcriber.traits();
+    if !traits.takes_placeholders {
+        let of_model = |code, message: String| ApiError::new(code, message).of("model");
+        if is_loaded(&id, &traits.name) {
+            let message = format!("The model {id:?} is the one that is running: {}.", traits.name);
+            return Err(of_model(ErrorCode::Conflict, message));
+        }
+        let (name, hub) = (id.clone(), house.config.models.clone());
+        let removed = tokio::task::spawn_blocking(move || remove(&name, &hub)).await;
+        removed.map_err(ApiError::internal)?.map_err(|error| match error {
+            ModelError::NoFileOfItsOwn | ModelError::Busy(_) => {
+                of_model(ErrorCode::Conflict, sentence(&error.to_string()))
+            }
+            ModelError::Unknown(_)
+            | ModelError::NoFile(_)
+            | ModelError::NotOneModel
+            | ModelError::NothingToRemove(_) => {
+                let message = format!("There is no downloaded model {id:?} here.");
+                of_model(ErrorCode::ModelNotFound, message)
+            }
+            other => ApiError::internal(other),
+        })?;
+        tracing::info!(model = id, "a model was removed");
+    }
+    Ok(Json(ModelDeleted::new(id)))
 }
 
 /// When OpenAI published Whisper. The library wants a date, and the weights' own is not known.

@@ -239,14 +239,59 @@ fn a_stream_tells_the_same_text_in_pieces() {
     assert_eq!(house.transcribe(&Form::of(&file).text("stream", "false")).words(), text);
 }
 
+#[test]
+fn a_stream_of_verbose_json_has_segments_beside_its_deltas() {
+    let house = TestHouse::start(&[]);
+    let (file, text) = twelve_seconds();
+    let form = Form::of(&file).text("stream", "true").text("response_format", "verbose_json");
+    let (told, done) = all_events(house.transcribe(&form).good());
+    let of = |kind: &str| -> Vec<&Value> { told.iter().filter(|event| event["type"] == kind).collect() };
+    let (deltas, segments) = (of("transcript.text.delta"), of("transcript.text.segment"));
+    assert_eq!((told.len(), deltas.len()), (2 * segments.len(), segments.len()));
+    assert!(segments.len() > 1);
+    let joined: String = deltas.iter().filter_map(|event| event["delta"].as_str()).collect();
+    assert_eq!((joined.as_str(), &done["text"]), (text.as_str(), &json!(text)));
+    let mut latest = 0.0;
+    for (n, (segment, delta)) in segments.iter().zip(&deltas).enumerate() {
+        let mut keys: Vec<&str> =
+            segment.as_object().expect("an object").keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["end", "id", "speaker", "start", "text", "type"]);
+        assert_eq!((&segment["id"], &segment["speaker"]), (&json!(format!("seg_{:03}", n + 1)), &json!("A")));
+        assert_eq!(segment["text"].as_str(), delta["delta"].as_str().map(str::trim));
+        let (start, end) =
+            (segment["start"].as_f64().expect("a time"), segment["end"].as_f64().expect("a time"));
+        assert!(latest <= start && start < end && end <= 12.0, "{segment}");
+        latest = start;
+    }
+}
+
+#[test]
+fn translations_stream_as_well() {
+    let house = TestHouse::start(&[]);
+    let (file, text) = twelve_seconds();
+    let form = Form::of(&file).text("stream", "true").text("include[]", "logprobs");
+    let (deltas, done) = events(house.translate(&form).good());
+    let joined: String = deltas.iter().filter_map(|event| event["delta"].as_str()).collect();
+    assert_eq!((joined.as_str(), &done["text"]), (text.as_str(), &json!(text)));
+    let spelled: String = deltas.iter().map(|event| self::joined(&event["logprobs"], "token")).collect();
+    assert_eq!((spelled.as_str(), self::joined(&done["logprobs"], "token").as_str()), (&*text, &*text));
+}
+
 /// The deltas of an event stream, and its last event before `[DONE]`.
 fn events(body: &str) -> (Vec<Value>, Value) {
+    let (events, done) = all_events(body);
+    assert!(events.iter().all(|event| event["type"] == "transcript.text.delta"), "{events:?}");
+    (events, done)
+}
+
+/// The events of a stream, and the last of them before `[DONE]`.
+fn all_events(body: &str) -> (Vec<Value>, Value) {
     let mut data: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
     assert_eq!(data.pop(), Some("[DONE]"));
     let mut events: Vec<Value> =
         data.iter().map(|event| serde_json::from_str(event).expect("an event of JSON")).collect();
     let done = events.pop().expect("a last event");
-    assert!(events.iter().all(|event| event["type"] == "transcript.text.delta"), "{events:?}");
     (events, done)
 }
 
@@ -312,9 +357,54 @@ fn models_are_listed_and_found() {
         let id = entry["id"].as_str().expect("an id");
         assert_eq!(house.get(&format!("/v1/models/{id}")).json(), *entry);
     }
+    // An engine that takes placeholders takes any name for its model, and deletes nothing.
+    assert_eq!(house.get("/v1/models/some/body").json()["whisperwire"]["model"], "script");
+    for id in ["some/body", "script"] {
+        let gone = Answer::to(house.client.delete(house.url(&format!("/v1/models/{id}")))).json();
+        assert_eq!(gone, json!({"id": id, "object": "model", "deleted": true}));
+    }
+    assert_eq!(house.get("/v1/models").json(), list);
+}
+
+#[cfg(feature = "whisper")]
+#[test]
+fn models_that_are_not_here_are_not_found() {
+    let house = crate::house::shared();
     for unknown in ["/v1/models/nobody", "/v1/models/some/body"] {
         house.get(unknown).refused(404, "model_not_found", Some("model"));
     }
+}
+
+#[cfg(feature = "whisper")]
+#[test]
+fn a_downloaded_model_can_be_deleted_and_the_running_one_cannot() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = folder.path().to_str().expect("a plain path");
+    let house = TestHouse::bundled(&["--workers", "1", "--threads", "1", "--models-dir", models]);
+    let delete = |id: &str| Answer::to(house.client.delete(house.url(&format!("/v1/models/{id}"))));
+    let known = whisperwire::engine::models::find("tiny").expect("in the catalogue");
+    let (own, strange) = (folder.path().join(&known.file), folder.path().join("me/whisper/x.bin"));
+    std::fs::create_dir_all(strange.parent().expect("a folder")).expect("room for a folder");
+    for path in [&own, &strange] {
+        std::fs::write(path, "a stand-in").expect("room for a file");
+    }
+    assert_eq!(delete("tiny").json(), json!({"id": "tiny", "object": "model", "deleted": true}));
+    assert!(!own.exists() && strange.exists());
+    delete("tiny").refused(404, "model_not_found", Some("model"));
+    delete("me/whisper:x.bin").good();
+    assert!(!strange.exists());
+    for running in ["bundled", "whisperwire-synth-tiny.en", "whisper-1", "Whisper-1"] {
+        delete(running).refused(409, "conflict", Some("model"));
+    }
+    let outside = folder.path().join("outside.bin");
+    std::fs::write(&outside, "somebody's own").expect("room for a file");
+    let outside_id = outside.to_str().expect("a plain path").trim_start_matches('/').replace('/', "%2F");
+    for unknown in
+        ["nobody", "me/whisper", "auto", "me/whisper:..%2F..%2Foutside.bin", &format!("%2F{outside_id}")]
+    {
+        delete(unknown).refused(404, "model_not_found", Some("model"));
+    }
+    assert!(outside.exists());
 }
 
 #[test]

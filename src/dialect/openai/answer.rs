@@ -13,6 +13,8 @@ use whisperwire_protocol::captions::{self, Caption};
 use whisperwire_protocol::form::{ResponseFormat, TranscriptionForm};
 use whisperwire_protocol::openai as wire;
 
+use crate::dialect::Narrator;
+use crate::dialect::deltas::{Deltas, audio_tokens, text_tokens};
 use crate::engine::Task;
 use crate::language::Language;
 use crate::transcript::{Gap, GapReason, Samples, Segment, Transcript, Word};
@@ -65,7 +67,7 @@ fn json(body: &impl Serialize) -> Rendered {
 
 fn transcription(transcript: &Transcript, form: &TranscriptionForm) -> wire::Transcription {
     let usage = if form.model.starts_with("gpt-") {
-        token_usage(transcript.duration, transcript.words().map(token_count).sum())
+        wire::Usage::tokens(audio_tokens(transcript.duration), transcript.words().map(text_tokens).sum())
     } else {
         wire::Usage::duration(transcript.duration.seconds())
     };
@@ -144,72 +146,78 @@ fn gap(gap: &Gap) -> wire::Gap {
     wire::Gap { start: seconds(gap.span.start), end: seconds(gap.span.end), reason }
 }
 
-/// `stream=true`: finals in, events out. Each event is one line of JSON; the transport frames it.
+/// `stream=true`: finals in, events out.
+///
+/// With `verbose_json` every delta is followed by its segment. Nobody tells speakers apart, so all is said by `A`.
 #[derive(Clone, Debug)]
 pub struct StreamRenderer {
     form: TranscriptionForm,
-    /// All deltas so far.
-    text: String,
-    /// Space at the end of the text, which only belongs to it if more comes.
-    held: String,
+    deltas: Deltas,
+    /// How many segments have been told.
+    segments: u32,
     tokens: u64,
     logprobs: Vec<wire::Logprob>,
+    language: Option<Language>,
+    duration: Samples,
 }
 
 impl StreamRenderer {
     /// The beginning of an answer to this form.
     pub fn new(form: &TranscriptionForm) -> Self {
-        let form = form.clone();
-        Self { form, text: String::new(), held: String::new(), tokens: 0, logprobs: Vec::new() }
-    }
-
-    /// The event for a final. `None` if there is nothing in it to read.
-    pub fn segment(&mut self, segment: &Segment) -> Option<String> {
-        let edge = if self.text.is_empty() { Edge::First } else { Edge::Later };
-        let joined = std::mem::take(&mut self.held) + &segment.text();
-        let begun = if edge == Edge::First { joined.trim_start() } else { &joined };
-        let delta = begun.trim_end();
-        self.held = begun[delta.len()..].to_owned();
-        if delta.is_empty() {
-            return None;
+        Self {
+            form: form.clone(),
+            deltas: Deltas::default(),
+            segments: 0,
+            tokens: 0,
+            logprobs: Vec::new(),
+            language: None,
+            duration: Samples::default(),
         }
-        self.text += delta;
-        self.tokens += segment.words.iter().map(token_count).sum::<u64>();
+    }
+}
+
+impl Narrator for StreamRenderer {
+    fn segment(&mut self, segment: &Segment) -> Vec<String> {
+        let edge = if self.deltas.at_edge() { Edge::First } else { Edge::Later };
+        let text = segment.text();
+        let Some(delta) = self.deltas.more(&text) else { return Vec::new() };
+        self.tokens += segment.words.iter().map(text_tokens).sum::<u64>();
         let logprobs = self.form.logprobs.then(|| logprobs(&segment.words, edge));
         self.logprobs.extend(logprobs.iter().flatten().cloned());
-        Some(json(&wire::StreamEvent::Delta { delta: delta.to_owned(), logprobs, segment_id: None }).body)
+        let beside = (self.form.response_format == ResponseFormat::VerboseJson).then(|| {
+            self.segments += 1;
+            wire::StreamEvent::Segment {
+                id: format!("seg_{:03}", self.segments),
+                start: seconds(segment.span.start),
+                end: seconds(segment.span.end),
+                text: text.trim().to_owned(),
+                speaker: "A".to_owned(),
+            }
+        });
+        let delta = wire::StreamEvent::Delta { delta, logprobs, segment_id: None };
+        std::iter::once(delta).chain(beside).map(|event| json(&event).body).collect()
     }
 
-    /// The last event, once all finals have been told.
-    pub fn done(self, language: Option<Language>, duration: Samples) -> String {
+    fn end(&mut self, transcript: &Transcript) {
+        (self.language, self.duration) = (transcript.language, transcript.duration);
+    }
+
+    fn done(self) -> Vec<String> {
         let event = wire::StreamEvent::Done {
             logprobs: self.form.logprobs.then_some(self.logprobs),
-            languages: detected(&self.form, language),
-            usage: Some(token_usage(duration, self.tokens)),
-            text: self.text,
+            languages: detected(&self.form, self.language),
+            usage: Some(wire::Usage::tokens(audio_tokens(self.duration), self.tokens)),
+            text: self.deltas.into_text(),
         };
-        json(&event).body
+        vec![json(&event).body]
     }
 }
 
 /// Samples in one frame of Whisper's own position count, 10 ms.
 const SEEK_FRAME: u64 = 160;
 
-/// Samples in one `audio_token`: ours are tenths of a second. OpenAI's are not documented; readers only want a whole
-/// number that grows with the audio.
-const AUDIO_TOKEN: u64 = 1_600;
-
 /// What stands for the logarithm of zero, as in OpenAI's own answers.
 const LOG_ZERO: f32 = -9999.0;
-
-pub(in crate::dialect) fn token_usage(duration: Samples, tokens: u64) -> wire::Usage {
-    wire::Usage::tokens(duration.0.div_ceil(AUDIO_TOKEN), tokens)
-}
-
-/// A word of an engine without tokens counts as one.
-pub(in crate::dialect) fn token_count(word: &Word) -> u64 {
-    word.tokens.len().max(1) as u64
-}
 
 /// The languages, for the model names whose readers expect them: an empty list says that none was recognised.
 fn detected(form: &TranscriptionForm, language: Option<Language>) -> Option<Vec<wire::DetectedLanguage>> {
@@ -332,6 +340,13 @@ mod tests {
         let rendered = render(transcript, &form(fields), task);
         assert_eq!(rendered.content_type, "application/json");
         serde_json::from_str(&rendered.body).expect("the body is JSON")
+    }
+
+    /// The last event of a stream that has told its finals.
+    fn done(mut stream: StreamRenderer, language: Option<Language>, duration: Samples) -> String {
+        stream.end(&Transcript { language, duration, ..Transcript::default() });
+        let [last] = stream.done().try_into().expect("one event");
+        last
     }
 
     #[test]
@@ -460,7 +475,7 @@ mod tests {
             (&written["text"], &written["segments"], &written["words"]),
             (&json!(""), &json!([]), &json!([]))
         );
-        let done = StreamRenderer::new(&form(&[])).done(None, silence.duration);
+        let done = done(StreamRenderer::new(&form(&[])), None, silence.duration);
         let done: Value = serde_json::from_str(&done).expect("JSON");
         assert_eq!((&done["text"], &done["usage"]["total_tokens"]), (&json!(""), &json!(20)));
     }
@@ -469,7 +484,7 @@ mod tests {
     fn events_carry_only_what_was_asked_for() {
         let mut plain = StreamRenderer::new(&form(&[("stream", "true")]));
         let all = hello();
-        let events: Vec<String> = all.segments.iter().filter_map(|segment| plain.segment(segment)).collect();
+        let events: Vec<String> = all.segments.iter().flat_map(|segment| plain.segment(segment)).collect();
         assert_eq!(
             events,
             [
@@ -478,15 +493,38 @@ mod tests {
             ]
         );
         let usage = r#"{"type":"tokens","input_tokens":85,"input_token_details":{"text_tokens":0,"audio_tokens":85},"output_tokens":3,"total_tokens":88}"#;
-        let done = format!(r#"{{"type":"transcript.text.done","text":"Hello there. Bye.","usage":{usage}}}"#);
-        assert_eq!(plain.done(all.language, all.duration), done);
+        let last = format!(r#"{{"type":"transcript.text.done","text":"Hello there. Bye.","usage":{usage}}}"#);
+        assert_eq!(done(plain, all.language, all.duration), last);
 
         let mut full = StreamRenderer::new(&form(&[("include", "logprobs"), ("model", "gpt-transcribe")]));
-        let first: Value =
-            serde_json::from_str(&full.segment(&all.segments[0]).expect("text")).expect("JSON");
+        let first: Value = serde_json::from_str(&full.segment(&all.segments[0])[0]).expect("JSON");
         assert_eq!(first["logprobs"].as_array().map(Vec::len), Some(2));
-        let done: Value = serde_json::from_str(&full.done(None, all.duration)).expect("JSON");
+        let done: Value = serde_json::from_str(&done(full, None, all.duration)).expect("JSON");
         assert_eq!((&done["logprobs"], &done["languages"]), (&first["logprobs"], &json!([])));
+    }
+
+    #[test]
+    fn segments_stand_beside_the_deltas() {
+        let asked = [("response_format", "verbose_json"), ("stream", "true")];
+        let mut stream = StreamRenderer::new(&form(&asked));
+        let all = hello();
+        let empty = segment(vec![word(" ", 1.5, 1.6)]);
+        let told = [&all.segments[0], &empty, &all.segments[1]];
+        let events: Vec<Value> = told
+            .into_iter()
+            .flat_map(|segment| stream.segment(segment))
+            .map(|event| serde_json::from_str(&event).expect("JSON"))
+            .collect();
+        assert_eq!(
+            events[1],
+            json!({"type": "transcript.text.segment", "id": "seg_001", "start": 0.5, "end": 1.25,
+                "text": "Hello there.", "speaker": "A"})
+        );
+        assert_eq!((&events[3]["id"], &events[3]["text"]), (&json!("seg_002"), &json!("Bye.")));
+        let joined: String = events.iter().filter_map(|event| event["delta"].as_str()).collect();
+        assert_eq!((events.len(), joined.as_str()), (4, "Hello there.  Bye."));
+        let last: Value = serde_json::from_str(&done(stream, None, all.duration)).expect("JSON");
+        assert_eq!(last["text"], joined);
     }
 
     prop_compose! {
@@ -501,13 +539,13 @@ mod tests {
             let all = transcript(runs.into_iter().map(segment).collect(), 10.0);
             let mut stream = StreamRenderer::new(&form(&[("include[]", "logprobs")]));
             let mut joined = String::new();
-            for event in all.segments.iter().filter_map(|segment| stream.segment(segment)) {
+            for event in all.segments.iter().flat_map(|segment| stream.segment(segment)) {
                 let event: Value = serde_json::from_str(&event).expect("JSON");
                 let delta = event["delta"].as_str().expect("text");
                 prop_assert!(!delta.trim().is_empty());
                 joined += delta;
             }
-            let done: Value = serde_json::from_str(&stream.done(None, all.duration)).expect("JSON");
+            let done: Value = serde_json::from_str(&done(stream, None, all.duration)).expect("JSON");
             prop_assert_eq!(done["text"].as_str(), Some(joined.as_str()));
             prop_assert_eq!(joined, all.text());
         }

@@ -8,7 +8,7 @@ mod answer;
 
 use whisperwire_protocol::form::{ChunkingStrategy, FieldError, TranscriptionForm};
 
-pub(super) use self::answer::{Edge, logprobs, token_count, token_usage};
+pub(super) use self::answer::{Edge, logprobs};
 pub use self::answer::{Rendered, StreamRenderer, as_captions, render};
 use super::wishes::{Endpointing, languages, possible_task};
 use crate::engine::{DecodeOptions, EngineTraits, Task};

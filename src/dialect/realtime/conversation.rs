@@ -6,13 +6,14 @@ use serde_json::Value;
 use whisperwire_protocol::ErrorCode;
 use whisperwire_protocol::error::ErrorBody;
 use whisperwire_protocol::form::FieldError;
-use whisperwire_protocol::openai::DetectedLanguage;
+use whisperwire_protocol::openai::{DetectedLanguage, Usage};
 use whisperwire_protocol::realtime::{
     ClientEvent, ClientEventKind, Complaint, Item as WireItem, LEAST_COMMIT_MS, ServerEvent,
     ServerEventKind as Say, SessionSettings, Shape, TurnDetection,
 };
 
-use super::super::openai::{Edge, logprobs, token_count, token_usage};
+use crate::dialect::deltas::{audio_tokens, text_tokens};
+use crate::dialect::openai::{Edge, logprobs};
 use crate::language::Language;
 use crate::transcript::{Event, Hypothesis, RATE, Samples, Segment, Word};
 
@@ -501,8 +502,13 @@ impl Conversation {
         let wants = self.settings.logprobs;
         let Some(item) = self.item_of(segment.utterance) else { return Vec::new() };
         item.language = segment.language.or(item.language);
-        let promised = std::mem::take(&mut item.promised);
         let text = segment.text();
+        if let Some(rest) = item.promised.strip_prefix(&text) {
+            // Some of what was promised is another final's.
+            item.promised = rest.to_owned();
+            return Vec::new();
+        }
+        let promised = std::mem::take(&mut item.promised);
         // A final begins with what was promised of it. If it ever did not, what was told stands.
         let new = text.strip_prefix(&promised).unwrap_or_default();
         let words = behind(&segment.words, promised.len());
@@ -556,7 +562,7 @@ impl Conversation {
         if let Some((_, transcript)) = self.items.iter_mut().find(|(id, _)| *id == item.id) {
             *transcript = Some(item.text.clone());
         }
-        let usage = token_usage(item.audio, item.words.iter().map(token_count).sum());
+        let usage = Usage::tokens(audio_tokens(item.audio), item.words.iter().map(text_tokens).sum());
         let code = |language: Language| DetectedLanguage { code: language.code().to_owned() };
         Say::Completed {
             item_id: item.id,

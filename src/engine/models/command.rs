@@ -47,7 +47,10 @@ pub fn run(command: ModelsCommand, hub: &HubConfig, out: &mut impl Write) -> Res
             inspect(&path)?;
             say(out, format_args!("{}", path.display()))
         }
-        ModelsCommand::Rm { name } => remove(&Named::read(&name)?, hub, out),
+        ModelsCommand::Rm { name } => match remove(&name, hub)? {
+            Removed::File(path) => say(out, format_args!("removed {}", path.display())),
+            Removed::Part(name) => say(out, format_args!("removed the unfinished download of {name}")),
+        },
         ModelsCommand::Path { name } => {
             let spec = Named::read(&name)?;
             let path = hub.cached(&spec.source());
@@ -132,7 +135,19 @@ fn others(cache: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-fn remove(spec: &Named, hub: &HubConfig, out: &mut impl Write) -> Result<(), ModelError> {
+/// What was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// The file of a model.
+    File(PathBuf),
+    /// What had come of a model of this name.
+    Part(String),
+}
+
+/// Deletes a downloaded model, or what has come of it: a name from the list, or owner/repo:file on the hub. Files of
+/// a person's own are not touched, whatever they are called.
+pub fn remove(name: &str, hub: &HubConfig) -> Result<Removed, ModelError> {
+    let spec = Named::read(name)?;
     let target = hub.target(&spec.source());
     // Without its folder the model cannot be here, and looking should not make one.
     let missing = || ModelError::NothingToRemove(spec.name());
@@ -143,9 +158,9 @@ fn remove(spec: &Named, hub: &HubConfig, out: &mut impl Write) -> Result<(), Mod
     let part = lock.remove_part();
     if target.is_file() {
         fs::remove_file(&target).map_err(ModelError::io(&target))?;
-        say(out, format_args!("removed {}", target.display()))
+        Ok(Removed::File(target))
     } else if part {
-        say(out, format_args!("removed the unfinished download of {}", spec.name()))
+        Ok(Removed::Part(spec.name()))
     } else {
         Err(missing())
     }

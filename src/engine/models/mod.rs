@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use catalogue::{AlignmentHeads, Entry, LICENSE, Preset, entries, find};
-pub use command::{Bar, ModelsCommand, run};
+pub use command::{Bar, ModelsCommand, Removed, remove, run};
 pub use header::{BadModel, Header, inspect, inspect_bytes};
 pub use hub::{HubConfig, Patience, Progress, Silent};
 
@@ -268,6 +268,21 @@ pub fn request_name_known(name: &str, loaded_name: &str) -> bool {
         || REQUEST_ALIASES.contains(&name.as_str())
         || find(&name).is_some_and(|entry| entry.name == loaded_name)
         || repository(&name)
+}
+
+/// Whether this is a name for the model that is loaded, and for no other model on this machine. Stricter than
+/// [`request_name_known`]: a repository that merely sounds like Whisper is not it.
+pub fn is_loaded(name: &str, loaded_name: &str) -> bool {
+    let name = name.trim();
+    let by_address = match name.parse() {
+        Ok(Spec::Bundled) => loaded_name == BUNDLED_NAME,
+        Ok(Spec::Catalogue(entry)) => loaded_name == entry.name,
+        Ok(Spec::Hub { repo, file }) => loaded_name == format!("{repo}:{file}"),
+        _ => false,
+    };
+    by_address
+        || name.eq_ignore_ascii_case(loaded_name)
+        || REQUEST_ALIASES.iter().any(|alias| name.eq_ignore_ascii_case(alias))
 }
 
 /// Where downloads are kept when nobody says otherwise: `$XDG_CACHE_HOME/whisperwire/models`, or the same under

@@ -228,7 +228,8 @@ pub struct Overloaded {
 
 /// The right to have work done. It is given back when the slot is dropped and every ticket made with it has been
 /// answered or dropped, so that the work in the pool never exceeds what the slots in force may ask for. A slot
-/// keeps the pool alive, but not its workers.
+/// keeps the pool alive, but not its workers. Clones are the same right, for work that comes one after the other.
+#[derive(Clone)]
 pub struct Slot {
     admission: Arc<Admission>,
 }
