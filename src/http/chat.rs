@@ -133,15 +133,20 @@ fn unpack(body: &[u8], house: &House) -> Result<Question, ApiError> {
         Ok((recording.param, file))
     });
     let recordings = recordings.collect::<Result<_, ApiError>>()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let heading = Heading {
         id: uuid::Uuid::now_v7().simple().to_string(),
-        created: now,
+        created: now(),
         model: request.model.0.to_string(),
         spoken: request.wants_audio(),
         usage: request.wants_usage(),
     };
     Ok(Question { heading, stream: request.stream.unwrap_or(false), order, recordings })
+}
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "an answer bears the date that the client's own clock shows")]
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// One recording as a file without a name.

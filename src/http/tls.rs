@@ -94,7 +94,7 @@ impl AsyncWrite for Secured {
 /// What a new connection turned out to be.
 pub(super) enum Greeting {
     /// A client that speaks TLS, and with which there is a key now.
-    Tls(Secured),
+    Tls(Box<Secured>),
     /// A client that speaks something else, of which nothing has been read.
     Plain(TcpStream),
 }
@@ -151,7 +151,7 @@ impl Tls {
         if seen == 1 && first[0] != RECORD {
             return Ok(Greeting::Plain(stream));
         }
-        self.acceptor.accept(stream).await.map(|stream| Greeting::Tls(Secured(Some(stream))))
+        self.acceptor.accept(stream).await.map(|stream| Greeting::Tls(Box::new(Secured(Some(stream)))))
     }
 }
 

@@ -151,7 +151,7 @@ fn what_is_wrong_is_said_by_its_place_before_any_event() {
         refused(&question(&[part]), 400, "invalid_value", Some(data));
     }
     refused(&question(&[json!({"type": "text", "text": "Hello."})]), 400, "invalid_value", Some("messages"));
-    let mut strange = question(&[good.clone()]);
+    let mut strange = question(std::slice::from_ref(&good));
     strange["model"] = json!("nobody/knows-this");
     refused(&strange, 404, "model_not_found", Some("model"));
     // More than a megabyte: as one recording, as two, and as a body that is not even read to its end.
