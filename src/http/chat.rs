@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Extension, State};
@@ -135,18 +134,12 @@ fn unpack(body: &[u8], house: &House) -> Result<Question, ApiError> {
     let recordings = recordings.collect::<Result<_, ApiError>>()?;
     let heading = Heading {
         id: uuid::Uuid::now_v7().simple().to_string(),
-        created: now(),
+        created: super::epoch_seconds(),
         model: request.model.0.to_string(),
         spoken: request.wants_audio(),
         usage: request.wants_usage(),
     };
     Ok(Question { heading, stream: request.stream.unwrap_or(false), order, recordings })
-}
-
-/// Seconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "an answer bears the date that the client's own clock shows")]
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// One recording as a file without a name.

@@ -23,7 +23,7 @@ mod websocket;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -169,6 +169,15 @@ fn wants_tls() -> Router {
             ([(header::CONNECTION, "close")], ApiError::new(ErrorCode::InvalidRequest, message))
         })
         .layer(from_fn(envelope::wrap))
+}
+
+/// Seconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is told to clients is told by the clock they have themselves"
+)]
+fn epoch_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Cuts a stream's utterances as its client wishes.

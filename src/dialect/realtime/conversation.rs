@@ -468,7 +468,7 @@ impl Conversation {
         if let Some(spoken) = self.spoken.front_mut() {
             return Some(&mut spoken.item);
         }
-        match self.marks.iter_mut().find(|mark| !matches!(mark, Mark::Turns)) {
+        match self.marks.iter_mut().find(|mark| matches!(mark, Mark::Commit(_) | Mark::Clear)) {
             Some(Mark::Commit(item)) => Some(item),
             Some(Mark::Clear) => None,
             _ => Some(&mut self.open),

@@ -378,6 +378,24 @@ fn audio_that_was_lost_fails_only_where_nothing_was_heard() {
 }
 
 #[test]
+fn a_promise_may_be_kept_by_several_finals() {
+    let mut c = by_silence();
+    let events = [
+        started(0, 0.5),
+        partial(0, "one two three", "four"),
+        final_(0, "one two"),
+        partial(0, "three four", "five"),
+        final_(0, "three four five."),
+        stopped(0, 3.0),
+        done(0),
+    ];
+    let events = tell(&mut c, &events);
+    let deltas: Vec<&str> = events.iter().filter_map(|event| event["delta"].as_str()).collect();
+    assert_eq!(deltas, ["one two three", " four", " five."]);
+    assert_eq!(events[events.len() - 1]["transcript"], "one two three four five.");
+}
+
+#[test]
 fn logprobs_come_where_they_are_included() {
     let mut c = by_silence();
     let include = json!({"type": "session.update", "session": {"include": ["item.input_audio_transcription.logprobs"]}});
@@ -417,7 +435,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever a client does while a pipeline tells: every committed item ends once, in order; deltas are its
     /// transcript; nothing is said of an item after its end.
@@ -451,8 +469,10 @@ proptest! {
                     }
                     clock += 1.0;
                     pipeline.push_back(stopped(utterances, clock));
-                    if words > 0 {
-                        pipeline.push_back(final_(utterances, &all.join(" ")));
+                    // Long utterances become final in two pieces, whatever was promised of them.
+                    let cut = words / 2;
+                    for piece in [&all[..cut], &all[cut..]].into_iter().filter(|piece| !piece.is_empty()) {
+                        pipeline.push_back(final_(utterances, &piece.join(" ")));
                     }
                     pipeline.push_back(done(utterances));
                     utterances += 1;
@@ -488,6 +508,12 @@ fn judge(told: &[Value]) -> Result<(), TestCaseError> {
             prop_assert_eq!(told[n..].iter().filter(mine).count(), 0, "nothing after the end");
         }
     }
+    let transcripts = told.iter().filter_map(|event| event["transcript"].as_str());
+    let mut words: Vec<&str> = transcripts.flat_map(str::split_whitespace).collect();
+    let said = words.len();
+    words.sort_unstable();
+    words.dedup();
+    prop_assert_eq!(words.len(), said, "no word is told twice");
     let mut names: Vec<&str> = told.iter().filter_map(|event| event["event_id"].as_str()).collect();
     prop_assert_eq!(names.len(), told.len());
     names.sort_unstable();

@@ -5,7 +5,6 @@ mod secrets;
 mod socket;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -23,10 +22,10 @@ use whisperwire_protocol::{ErrorCode, FieldError};
 
 pub(super) use self::secrets::Secrets;
 use super::error::ApiError;
+use super::openai::check_model;
 use super::websocket::{READ_BUFFER, is_handshake, no_handshake};
-use super::{House, auth, cut_as};
+use super::{House, auth, cut_as, epoch_seconds};
 use crate::dialect::realtime::{Conversation, order};
-use crate::engine::models::request_name_known;
 use crate::pipeline::LiveWork;
 
 /// More than any session there is.
@@ -88,7 +87,7 @@ pub(super) async fn client_secrets(
     let session = request.session.unwrap_or_else(|| json!({}));
     let settings = SessionSettings::default().update(Shape::Ga, &session)?;
     house.realtime_work(&settings)?;
-    let (value, expires_at) = (house.secrets.lend(settings.clone(), seconds)?, now() + seconds);
+    let (value, expires_at) = (house.secrets.lend(settings.clone(), seconds)?, epoch_seconds() + seconds);
     let session = settings.to_json(Shape::Ga, &session_id(), house.model(), house.session_end());
     Ok(Json(ClientSecretResponse { value, expires_at, session }).into_response())
 }
@@ -107,7 +106,7 @@ pub(super) async fn transcription_sessions(
     let seconds = lifetime(expires, BETA_SECONDS, "client_secret.expires_at")?;
     let settings = SessionSettings::default().update(Shape::Beta, &session)?;
     house.realtime_work(&settings)?;
-    let (value, expires_at) = (house.secrets.lend(settings.clone(), seconds)?, now() + seconds);
+    let (value, expires_at) = (house.secrets.lend(settings.clone(), seconds)?, epoch_seconds() + seconds);
     let mut session = settings.to_json(Shape::Beta, &session_id(), house.model(), house.session_end());
     session["client_secret"] = json!({ "value": value, "expires_at": expires_at });
     Ok(Json(session).into_response())
@@ -117,13 +116,8 @@ impl House {
     /// What the pipeline is to do for a session, or why it cannot be done.
     fn realtime_work(&self, settings: &SessionSettings) -> Result<LiveWork, ApiError> {
         let traits = self.transcriber.traits();
-        if let Some(model) = &settings.model
-            && !self.config.accept_unknown_models
-            && !request_name_known(model, &traits.name)
-        {
-            let message =
-                format!("The model {model:?} does not exist here; this server runs {}.", traits.name);
-            return Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"));
+        if let Some(model) = &settings.model {
+            check_model(self, model)?;
         }
         let order = order(settings, traits)?;
         let work = cut_as(self.transcriber.work(order.options, order.language), order.endpointing);
@@ -138,7 +132,7 @@ impl House {
 
     /// When a session that begins now is over at the latest, in seconds since 1970: its audio is then too long.
     fn session_end(&self) -> u64 {
-        now() + self.transcriber.longest().seconds() as u64
+        epoch_seconds() + self.transcriber.longest().seconds() as u64
     }
 }
 
@@ -196,8 +190,4 @@ fn lifetime(expires: Option<ExpiresAfter>, usual: u64, field: &str) -> Result<u6
 
 fn session_id() -> String {
     format!("sess_{}", uuid::Uuid::new_v4().simple())
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }

@@ -21,11 +21,11 @@ use whisperwire_protocol::{ErrorCode, FieldError};
 pub(super) use self::registry::Registry;
 use self::registry::{OpenStream, Wishes};
 use super::error::ApiError;
+use super::openai::check_model;
 use super::websocket::NORMAL;
 use super::{House, cut_as};
 use crate::dialect::Endpointing;
 use crate::dialect::native::{self, Order};
-use crate::engine::models::request_name_known;
 use crate::pipeline::{Ended, LiveWork, Told};
 
 pub(super) use self::legs::{audio, close, create, events, look, message};
@@ -103,13 +103,8 @@ impl House {
 
     fn understand(&self, settings: &Settings) -> Result<Order, ApiError> {
         let traits = self.transcriber.traits();
-        if let Some(model) = &settings.model
-            && !self.config.accept_unknown_models
-            && !request_name_known(model, &traits.name)
-        {
-            let message =
-                format!("The model {model:?} does not exist here; this server runs {}.", traits.name);
-            return Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"));
+        if let Some(model) = &settings.model {
+            check_model(self, model)?;
         }
         Ok(native::order(settings, traits)?)
     }
