@@ -25,6 +25,9 @@ use super::{House, HttpConfig};
 use crate::dialect::chat::{ChunkRenderer, Heading, Recording, order, render};
 use crate::dialect::openai::Order;
 
+/// What the names of OpenAI's chat models begin with that take recordings.
+const HEARING: [&str; 3] = ["gpt-audio", "gpt-4o-audio-preview", "gpt-4o-mini-audio-preview"];
+
 /// The most that recordings in a JSON body may be, in bytes, however large uploads may be: they are in memory.
 const MOST_IN_MEMORY: u64 = 256_000_000;
 /// What may stand around the recordings.
@@ -124,7 +127,10 @@ fn unpack(body: &[u8], house: &House) -> Result<Question, ApiError> {
     if !traits.takes_placeholders {
         request.check()?;
     }
-    check_model(house, &request.model.0)?;
+    // Whoever asks a model of OpenAI's that hears means the one that hears here.
+    if !HEARING.iter().any(|name| request.model.0.starts_with(name)) {
+        check_model(house, &request.model.0)?;
+    }
     let (order, recordings) = order(&request, traits)?;
     let mut room = limit(&house.config);
     let recordings = recordings.into_iter().map(|recording| {

@@ -72,7 +72,8 @@ class Recording:
         kind = response.headers.get("content-type", "")
         if response.status_code >= 400:
             return self.write(BATCH + "Error", answer)
-        if request.headers.get("content-type", "").startswith("application/json"):
+        # The package names the type of a body even where it sends none.
+        if request.headers.get("content-type", "").startswith("application/json") and request.content:
             self.write(asked, request.content)
         if kind.startswith("text/event-stream"):
             for block in answer.decode().split("\n\n")[:-1]:
