@@ -12,6 +12,7 @@ mod gone;
 mod keys;
 mod legs;
 mod overload;
+mod realtime;
 mod resume;
 mod rules;
 mod socket;
