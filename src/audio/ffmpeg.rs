@@ -101,6 +101,12 @@ pub(super) struct Conversion {
 }
 
 impl Conversion {
+    /// The number of the child's process.
+    #[cfg(test)]
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until at least `least` samples were appended to `out`, or for the end. `false` at the end.
     pub(super) fn read(
         &mut self,

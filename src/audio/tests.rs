@@ -507,23 +507,24 @@ fn a_playlist_makes_ffmpeg_open_nothing() {
 #[cfg(unix)]
 #[test]
 fn a_silent_ffmpeg_is_given_up_and_killed() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let program = folder.path().join("ffmpeg");
-    let number = folder.path().join("number");
-    let script = format!("#!/bin/sh\necho $$ > {}\nexec /bin/sleep 600\n", number.display());
-    std::fs::write(&program, script).expect("a script");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a mode");
-    let ffmpeg = Ffmpeg::stand_in(program, Duration::from_millis(500));
-    let options = FileOptions { ffmpeg: Some(ffmpeg), ..FileOptions::default() };
+    // Another process writes the program: while this one has it open for writing, the child of any other test
+    // inherits that, and a program that is being written cannot be run.
+    let written = Command::new("/bin/sh")
+        .args(["-c", "printf '#!/bin/sh\\nexec /bin/sleep 600\\n' > ffmpeg && chmod 755 ffmpeg"])
+        .current_dir(folder.path())
+        .status();
+    assert!(written.expect("a shell").success());
+    let ffmpeg = Ffmpeg::stand_in(folder.path().join("ffmpeg"), Duration::from_millis(500));
     let begun = Instant::now();
-    let outcome = decode_with(upload(b"#!AMR\n and so on"), &options);
+    let mut conversion = ffmpeg.convert(upload(b"#!AMR\n and so on")).expect("the script runs");
+    let child = conversion.process();
+    let outcome = conversion.read(1, soon(), &mut Vec::new());
     assert!(matches!(outcome, Err(AudioError::Corrupt(_))), "{outcome:?}");
+    drop(conversion);
     assert!(begun.elapsed() < Duration::from_secs(10), "given up after {:?}", begun.elapsed());
-    let mut child = String::new();
-    File::open(&number).expect("the script ran").read_to_string(&mut child).expect("a number");
     if Path::new("/proc/self").exists() {
-        assert!(!Path::new("/proc").join(child.trim()).exists(), "the child is still there");
+        assert!(!Path::new("/proc").join(child.to_string()).exists(), "the child is still there");
     }
 }
 
