@@ -20,12 +20,15 @@
 
 pub mod app;
 pub mod audio;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod dialect;
 pub mod engine;
 pub mod http;
+pub mod jobs;
 pub mod language;
+pub mod link;
 pub mod pipeline;
 pub mod session;
 pub mod telemetry;

@@ -1,0 +1,1 @@
+//! Finished transcripts, kept by what was heard, by which model and how it was asked.

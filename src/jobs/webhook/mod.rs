@@ -1,0 +1,1 @@
+//! Signed news about jobs, delivered to whoever asked for it.
