@@ -60,7 +60,7 @@ async fn answer(house: Arc<House>, intake: &Intake, form: Form, task: Task) -> R
     check_model(&house, &form.model)?;
     let work = work(&house, order(&form, traits, task)?);
     let slot = house.transcriber.admit()?;
-    let source = house.transcriber.open(file).await?;
+    let source = house.transcriber.open(file.file).await?;
     if form.stream {
         let renderer = StreamRenderer::new(&form);
         return Ok(stream_answer(house, slot, vec![source], work, renderer, "file"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::extract::Multipart;
 use axum::extract::multipart::{Field, MultipartError};
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt, BufWriter};
 use whisperwire_protocol::ErrorCode;
 
@@ -18,11 +19,22 @@ use super::intake::Intake;
 /// What was uploaded.
 pub(super) struct Upload {
     pub(super) fields: Vec<(String, String)>,
+    pub(super) file: Recording,
+}
+
+/// A file on the disk, at its beginning.
+pub(super) struct Recording {
     pub(super) file: File,
+    /// As the client called it, cut to [`MAX_NAME`] characters.
+    pub(super) name: Option<String>,
+    pub(super) bytes: u64,
+    pub(super) sha256: [u8; 32],
 }
 
 /// All text fields together, in bytes.
 const MAX_TEXT: usize = 1 << 20;
+/// The name of a file, in characters.
+const MAX_NAME: usize = 255;
 /// Text fields.
 const MAX_FIELDS: usize = 1000;
 /// Bytes that are gathered before they are written.
@@ -59,7 +71,12 @@ pub(super) async fn receive(
     Ok(Upload { fields, file: file.ok_or_else(missing)? })
 }
 
-async fn spool(field: &mut Field<'_>, client: &Client<'_>, config: &HttpConfig) -> Result<File, ApiError> {
+async fn spool(
+    field: &mut Field<'_>,
+    client: &Client<'_>,
+    config: &HttpConfig,
+) -> Result<Recording, ApiError> {
+    let name = field.file_name().map(|name| name.chars().take(MAX_NAME).collect::<String>());
     let folder = config.spool_dir.clone();
     let opened = tokio::task::spawn_blocking(move || match folder {
         Some(folder) => tempfile::tempfile_in(folder),
@@ -67,23 +84,26 @@ async fn spool(field: &mut Field<'_>, client: &Client<'_>, config: &HttpConfig) 
     });
     let file = opened.await.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
     let mut writer = BufWriter::with_capacity(BUFFER, tokio::fs::File::from_std(file));
-    let mut written = 0;
+    let mut bytes = 0;
+    let mut hash = Sha256::new();
     while let Some(chunk) = client.wait(field.chunk()).await? {
-        written += chunk.len() as u64;
-        if written > config.max_upload {
+        bytes += chunk.len() as u64;
+        if bytes > config.max_upload {
             let message =
                 format!("The file is larger than the {} MB allowed.", config.max_upload / 1_000_000);
             return Err(ApiError::new(ErrorCode::TooLarge, message).of("file"));
         }
+        hash.update(&chunk);
         writer.write_all(&chunk).await.map_err(ApiError::internal)?;
     }
-    if written == 0 {
+    if bytes == 0 {
         return Err(ApiError::new(ErrorCode::AudioTooShort, "The file is empty.").of("file"));
     }
     writer.flush().await.map_err(ApiError::internal)?;
     let mut file = writer.into_inner();
     file.rewind().await.map_err(ApiError::internal)?;
-    Ok(file.into_std().await)
+    let name = name.filter(|name| !name.is_empty());
+    Ok(Recording { file: file.into_std().await, name, bytes, sha256: hash.finalize().into() })
 }
 
 async fn read_text(
