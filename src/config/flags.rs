@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::webhooks::WebhookFlags;
 use super::{
     AudioCtx, Bad, ConfigError, DeviceChoice, EngineChoice, EngineConfig, Format, ServeConfig,
     TranscribeConfig, WhisperChoice,
@@ -26,6 +27,8 @@ use crate::vad::VadKind;
 pub struct ServeFlags {
     #[command(flatten)]
     http: HttpFlags,
+    #[command(flatten)]
+    webhooks: WebhookFlags,
     #[command(flatten)]
     work: WorkFlags,
 }
@@ -295,7 +298,8 @@ impl ServeFlags {
     pub fn config(self) -> Bad<ServeConfig> {
         let models = self.work.hub.clone().config();
         let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
-        Ok(ServeConfig { http: self.http.config(models)?, engine, pipeline, log })
+        let webhooks = self.webhooks.config();
+        Ok(ServeConfig { http: self.http.config(models)?, engine, pipeline, webhooks, log })
     }
 }
 

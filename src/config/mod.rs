@@ -5,6 +5,7 @@
 //! file, else from the default. Bad configuration is one sentence, and nothing has been bound or loaded by then.
 
 mod flags;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use crate::engine::models::{HubConfig, Spec};
 use crate::engine::pool::PoolConfig;
 use crate::engine::script::ScriptConfig;
 use crate::http::HttpConfig;
+use crate::jobs::webhook::WebhookConfig;
 use crate::pipeline::PipelineConfig;
 use crate::telemetry::LogConfig;
 
@@ -60,6 +62,8 @@ pub struct ServeConfig {
     pub engine: EngineConfig,
     /// How audio becomes text.
     pub pipeline: PipelineConfig,
+    /// How webhooks are delivered.
+    pub webhooks: WebhookConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -303,6 +307,16 @@ mod tests {
     }
 
     #[test]
+    fn webhooks_stay_outside_unless_told_otherwise() {
+        let usual = serve("", &[]).expect("good").webhooks;
+        assert_eq!(usual, WebhookConfig::default());
+        let file = [("WHISPERWIRE_WEBHOOK_ALLOW_PRIVATE", "true")];
+        let told = serve("--webhook-timeout 3", &file).expect("good").webhooks;
+        let seconds = std::time::Duration::from_secs(3);
+        assert_eq!(told, WebhookConfig { allow_private: true, connect: seconds, total: seconds });
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for arguments in [
             "--port 70000",
@@ -314,6 +328,7 @@ mod tests {
             "--file-window 60",
             "--silence-ms 1",
             "--beam-size 9",
+            "--webhook-timeout 0",
             "--nonsense",
         ] {
             assert!(matches!(serve(arguments, &[]), Err(ConfigError::Usage(_))), "{arguments}");
