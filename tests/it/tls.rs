@@ -23,6 +23,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio_tungstenite::tungstenite::Message;
+use whisperwire::jobs::webhook::{Courier, Delivery, WebhookConfig};
 
 use crate::client::{Answer, Form, PATIENCE, runtime};
 use crate::program::{Ended, Served, whisperwire};
@@ -140,6 +141,24 @@ fn an_upload_goes_over_https_in_both_versions_of_both_protocols() {
             connection.await.expect("no panic").expect("the connection ends well");
         }
     });
+    served.terminate();
+    assert_eq!(served.code(), Some(0));
+}
+
+/// What nobody vouches for could be anybody: the news and its signature stay here.
+#[test]
+fn a_webhook_is_not_told_to_a_receiver_with_a_certificate_of_its_own_making() {
+    let folder = folder();
+    let served = secure(folder.path());
+    let courier = Courier::new(WebhookConfig { allow_private: true, ..WebhookConfig::default() });
+    let attempt = courier.send(&Delivery {
+        id: "evt_1".to_owned(),
+        url: format!("https://localhost:{}/", served.address.port()),
+        secret: None,
+        body: "{}".to_owned(),
+    });
+    assert_eq!(attempt.status, None, "{attempt:?}");
+    assert!(attempt.error.is_some_and(|error| error.contains("certificate")));
     served.terminate();
     assert_eq!(served.code(), Some(0));
 }
