@@ -15,6 +15,7 @@ use crate::engine::pool::{Pool, Workers};
 use crate::engine::script::Script;
 use crate::engine::{Engine, EngineTraits};
 use crate::http::{self, HttpConfig, Tls};
+use crate::link::Link;
 use crate::pipeline::Transcriber;
 
 /// A server that is ready to answer.
@@ -23,13 +24,14 @@ pub struct App {
     http: HttpConfig,
     transcriber: Transcriber,
     workers: Workers,
+    link: Option<Link>,
 }
 
 impl App {
     /// Loads the model, makes the recognisers and binds the address: by the time this returns, requests are
     /// answered. Must be called on a runtime.
     pub async fn build(config: ServeConfig) -> anyhow::Result<Self> {
-        let ServeConfig { http, engine, pipeline, .. } = config;
+        let ServeConfig { http, engine, pipeline, link, .. } = config;
         // The address first: it fails in an instant, and loading may take minutes.
         let listener = TcpListener::bind(http.address)
             .await
@@ -41,7 +43,11 @@ impl App {
         });
         let (pool, workers) = started.await.context("loading crashed")??;
         let transcriber = Transcriber::new(pool, pipeline);
-        Ok(Self { listener, http, transcriber, workers })
+        let link = match link {
+            Some(link) => Some(Link::connect(link).await),
+            None => None,
+        };
+        Ok(Self { listener, http, transcriber, workers, link })
     }
 
     /// Where it listens.
@@ -63,7 +69,7 @@ impl App {
     /// left is aborted. Says whether everything was finished.
     pub async fn run(self, stop: CancellationToken) -> bool {
         let (grace, tls) = (self.http.grace, self.http.tls.clone());
-        let (router, streams) = http::router(self.transcriber, self.http, stop.clone());
+        let (router, streams) = http::router(self.transcriber, self.link, self.http, stop.clone());
         let clock = {
             let stop = stop.clone();
             async move {

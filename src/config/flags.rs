@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::webhooks::WebhookFlags;
+use super::redis::RedisFlags;
 use super::{
     AudioCtx, Bad, ConfigError, DeviceChoice, EngineChoice, EngineConfig, Format, ServeConfig,
     TranscribeConfig, WhisperChoice,
@@ -29,6 +30,7 @@ pub struct ServeFlags {
     http: HttpFlags,
     #[command(flatten)]
     webhooks: WebhookFlags,
+    redis: RedisFlags,
     #[command(flatten)]
     work: WorkFlags,
 }
@@ -298,8 +300,15 @@ impl ServeFlags {
     pub fn config(self) -> Bad<ServeConfig> {
         let models = self.work.hub.clone().config();
         let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
-        let webhooks = self.webhooks.config();
-        Ok(ServeConfig { http: self.http.config(models)?, engine, pipeline, webhooks, log })
+        let http = self.http.config(models)?;
+        Ok(ServeConfig {
+            webhooks: self.webhooks.config(),
+            link: self.redis.config()?,
+            http,
+            engine,
+            pipeline,
+            log,
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod flags;
 mod webhooks;
+mod redis;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use crate::engine::pool::PoolConfig;
 use crate::engine::script::ScriptConfig;
 use crate::http::HttpConfig;
 use crate::jobs::webhook::WebhookConfig;
+use crate::link::LinkConfig;
 use crate::pipeline::PipelineConfig;
 use crate::telemetry::LogConfig;
 
@@ -64,6 +66,8 @@ pub struct ServeConfig {
     pub pipeline: PipelineConfig,
     /// How webhooks are delivered.
     pub webhooks: WebhookConfig,
+    /// The Redis that several servers share, if there is one.
+    pub link: Option<LinkConfig>,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -166,7 +170,7 @@ impl Cli {
 }
 
 /// The names that people bring along, by the name of this program.
-const BROUGHT_NAMES: [(&str, &str); 9] = [
+const BROUGHT_NAMES: [(&str, &str); 10] = [
     ("WHISPERWIRE_HOST", "HOST"),
     ("WHISPERWIRE_PORT", "PORT"),
     ("WHISPERWIRE_API_KEY", "API_KEY"),
@@ -176,6 +180,7 @@ const BROUGHT_NAMES: [(&str, &str); 9] = [
     ("WHISPERWIRE_OFFLINE", "HF_HUB_OFFLINE"),
     ("WHISPERWIRE_DEVICE", "WHISPER_DEVICE"),
     ("WHISPERWIRE_LOG", "RUST_LOG"),
+    ("WHISPERWIRE_REDIS", "REDIS_URL"),
 ];
 
 struct Environment {
@@ -314,6 +319,15 @@ mod tests {
         let told = serve("--webhook-timeout 3", &file).expect("good").webhooks;
         let seconds = std::time::Duration::from_secs(3);
         assert_eq!(told, WebhookConfig { allow_private: true, connect: seconds, total: seconds });
+    fn a_shared_server_is_found_and_what_is_wrong_with_it_said_without_its_password() {
+        assert!(serve("", &[]).expect("good").link.is_none());
+        assert!(serve("", &[("REDIS_URL", "redis://localhost")]).expect("good").link.is_some());
+        match serve("", &[("REDIS_URL", "redis://:hunter2@localhost/many")]) {
+            Err(ConfigError::Bad(message)) => {
+                assert!(message.starts_with("--redis") && !message.contains("hunter2"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ use self::realtime::Secrets;
 use self::stream::Registry;
 use crate::dialect::Endpointing;
 use crate::engine::models::HubConfig;
+use crate::link::Link;
 use crate::pipeline::{Transcriber, Work};
 use crate::transcript::Samples;
 
@@ -102,6 +103,8 @@ struct House {
     registry: Arc<Registry>,
     /// Keys that were lent for a while.
     secrets: Secrets,
+    /// The Redis that is shared with other servers, if there is one.
+    link: Option<Link>,
     /// Cancelled when the server is to stop: live streams then end as if their clients had ended them.
     stop: CancellationToken,
 }
@@ -110,6 +113,7 @@ struct House {
 /// on a runtime.
 pub fn router(
     transcriber: Transcriber,
+    link: Option<Link>,
     config: HttpConfig,
     stop: CancellationToken,
 ) -> (Router, TaskTracker) {
@@ -119,6 +123,7 @@ pub fn router(
         registry: Registry::new(config.idle_timeout),
         secrets: Secrets::default(),
         transcriber,
+        link,
         config,
         stop,
         started: Instant::now(),

@@ -12,6 +12,7 @@ use super::House;
 use super::error::{ApiError, sentence};
 use crate::engine::models::{ModelError, REQUEST_ALIASES, is_loaded, remove, request_name_known};
 use crate::engine::pool::Lane;
+use crate::link::{Link, LinkState};
 
 /// `GET /` and `GET /v1`.
 pub(super) async fn about() -> Json<Value> {
@@ -70,7 +71,14 @@ pub(super) async fn health(State(house): State<Arc<House>>) -> Json<Value> {
         "windows_withdrawn": load.withdrawn,
         "audio_seconds": load.audio_seconds,
         "engine_seconds": load.wall_seconds,
+        "redis": house.link.as_ref().map(connection),
     }))
+}
+
+/// How the link to a shared server is, and for how long it has been so.
+fn connection(link: &Link) -> Value {
+    let LinkState { up, lasted } = link.state();
+    json!({"status": if up { "connected" } else { "away" }, "seconds": lasted.as_secs()})
 }
 
 /// `GET /v1/models`: the loaded model, then the other services' names for it.

@@ -11,9 +11,11 @@ mod client;
 mod drain;
 mod hangup;
 mod house;
+mod link;
 mod live;
 mod openai;
 mod program;
+mod redis;
 mod sound;
 mod tls;
 
