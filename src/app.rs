@@ -10,11 +10,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::audio::{FileDecoder, FileOptions};
+use crate::cache::Cache;
 use crate::config::{EngineChoice, EngineConfig, ServeConfig};
 use crate::engine::pool::{Pool, Workers};
 use crate::engine::script::Script;
 use crate::engine::{Engine, EngineTraits};
-use crate::http::{self, HttpConfig, Tls};
+use crate::http::{self, HttpConfig, Rooms, Tls};
 use crate::link::Link;
 use crate::pipeline::Transcriber;
 
@@ -22,16 +23,15 @@ use crate::pipeline::Transcriber;
 pub struct App {
     listener: TcpListener,
     http: HttpConfig,
-    transcriber: Transcriber,
+    rooms: Rooms,
     workers: Workers,
-    link: Option<Link>,
 }
 
 impl App {
     /// Loads the model, makes the recognisers and binds the address: by the time this returns, requests are
     /// answered. Must be called on a runtime.
     pub async fn build(config: ServeConfig) -> anyhow::Result<Self> {
-        let ServeConfig { http, engine, pipeline, link, .. } = config;
+        let ServeConfig { http, engine, pipeline, link, cache, .. } = config;
         // The address first: it fails in an instant, and loading may take minutes.
         let listener = TcpListener::bind(http.address)
             .await
@@ -47,7 +47,8 @@ impl App {
             Some(link) => Some(Link::connect(link).await),
             None => None,
         };
-        Ok(Self { listener, http, transcriber, workers, link })
+        let cache = Cache::new(cache, link.clone());
+        Ok(Self { listener, http, rooms: Rooms { transcriber, link, cache }, workers })
     }
 
     /// Where it listens.
@@ -62,14 +63,15 @@ impl App {
 
     /// What its engine is.
     pub fn traits(&self) -> &EngineTraits {
-        self.transcriber.traits()
+        self.rooms.transcriber.traits()
     }
 
     /// Serves until `stop`, then drains: nothing new is taken, what runs is finished within the grace, what is
     /// left is aborted. Says whether everything was finished.
     pub async fn run(self, stop: CancellationToken) -> bool {
         let (grace, tls) = (self.http.grace, self.http.tls.clone());
-        let (router, streams) = http::router(self.transcriber, self.link, self.http, stop.clone());
+        let cache = self.rooms.cache.clone();
+        let (router, streams) = http::router(self.rooms, self.http, stop.clone());
         let clock = {
             let stop = stop.clone();
             async move {
@@ -84,6 +86,7 @@ impl App {
         let left = || grace.saturating_sub(began.elapsed());
         streams.close();
         let streamed = tokio::time::timeout(left(), streams.wait()).await.is_ok();
+        cache.flush().await;
         let left = if finished && streamed { left() } else { Duration::ZERO };
         let workers = self.workers;
         let drained = tokio::task::spawn_blocking(move || workers.drain(left)).await.unwrap_or(false);

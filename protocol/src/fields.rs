@@ -20,7 +20,7 @@ enum Shape {
 }
 
 /// Every field there is.
-const KNOWN: [(&str, Shape); 22] = [
+const KNOWN: [(&str, Shape); 23] = [
     ("model", Shape::Scalar),
     ("language", Shape::Scalar),
     ("languages", Shape::Array),
@@ -39,6 +39,7 @@ const KNOWN: [(&str, Shape); 22] = [
     ("min_speakers", Shape::Scalar),
     ("max_speakers", Shape::Scalar),
     ("window_seconds", Shape::Scalar),
+    ("cache", Shape::Scalar),
     ("diarize", Shape::Scalar),
     ("async", Shape::Scalar),
     ("webhook_url", Shape::Scalar),

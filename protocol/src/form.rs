@@ -62,6 +62,8 @@ pub struct TranscriptionForm {
     pub max_speakers: Option<u32>,
     /// Our own: how much audio the model hears at once, 1 to 30 seconds.
     pub window_seconds: Option<f32>,
+    /// Our own: `false` wants a transcript that is neither taken from those that are kept nor kept.
+    pub cache: Option<bool>,
     /// The names of fields that nobody here knows: at most [`MAX_ITEMS`], each cut to 64 characters.
     pub unknown: Vec<String>,
 }
@@ -190,6 +192,7 @@ impl TranscriptionForm {
             min_speakers: fields.speakers("min_speakers")?,
             max_speakers: fields.speakers("max_speakers")?,
             window_seconds: fields.number("window_seconds", 1.0, 30.0)?,
+            cache: fields.flag("cache")?,
             unknown,
         })
     }

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+<<<<<<< HEAD
 use super::webhooks::WebhookFlags;
+=======
+use super::cache::CacheFlags;
+>>>>>>> 2ead741 (Finished transcripts are kept: by hash, model and order, bounded in bytes and time, made once, shared over Redis)
 use super::redis::RedisFlags;
 use super::{
     AudioCtx, Bad, ConfigError, DeviceChoice, EngineChoice, EngineConfig, Format, ServeConfig,
@@ -29,7 +33,12 @@ pub struct ServeFlags {
     #[command(flatten)]
     http: HttpFlags,
     #[command(flatten)]
+<<<<<<< HEAD
     webhooks: WebhookFlags,
+=======
+    cache: CacheFlags,
+    #[command(flatten)]
+>>>>>>> 2ead741 (Finished transcripts are kept: by hash, model and order, bounded in bytes and time, made once, shared over Redis)
     redis: RedisFlags,
     #[command(flatten)]
     work: WorkFlags,
@@ -300,6 +309,7 @@ impl ServeFlags {
     pub fn config(self) -> Bad<ServeConfig> {
         let models = self.work.hub.clone().config();
         let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
+<<<<<<< HEAD
         let http = self.http.config(models)?;
         Ok(ServeConfig {
             webhooks: self.webhooks.config(),
@@ -309,6 +319,10 @@ impl ServeFlags {
             pipeline,
             log,
         })
+=======
+        let (link, cache) = (self.redis.config()?, self.cache.config());
+        Ok(ServeConfig { http: self.http.config(models)?, engine, pipeline, link, cache, log })
+>>>>>>> 2ead741 (Finished transcripts are kept: by hash, model and order, bounded in bytes and time, made once, shared over Redis)
     }
 }
 

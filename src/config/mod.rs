@@ -4,6 +4,7 @@
 //! bring along (`HOST`, `PORT`, `API_KEY`, `WHISPER_MODEL`, `HF_TOKEN`, …), else from the same names in a `.env`
 //! file, else from the default. Bad configuration is one sentence, and nothing has been bound or loaded by then.
 
+mod cache;
 mod flags;
 mod webhooks;
 mod redis;
@@ -15,6 +16,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use self::flags::{ModelsFlags, ServeFlags, TranscribeFlags};
 
+use crate::cache::CacheConfig;
 use crate::engine::models::{HubConfig, Spec};
 use crate::engine::pool::PoolConfig;
 use crate::engine::script::ScriptConfig;
@@ -68,6 +70,8 @@ pub struct ServeConfig {
     pub webhooks: WebhookConfig,
     /// The Redis that several servers share, if there is one.
     pub link: Option<LinkConfig>,
+    /// How much of what was transcribed is kept.
+    pub cache: CacheConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -170,7 +174,7 @@ impl Cli {
 }
 
 /// The names that people bring along, by the name of this program.
-const BROUGHT_NAMES: [(&str, &str); 10] = [
+const BROUGHT_NAMES: [(&str, &str); 11] = [
     ("WHISPERWIRE_HOST", "HOST"),
     ("WHISPERWIRE_PORT", "PORT"),
     ("WHISPERWIRE_API_KEY", "API_KEY"),
@@ -181,6 +185,7 @@ const BROUGHT_NAMES: [(&str, &str); 10] = [
     ("WHISPERWIRE_DEVICE", "WHISPER_DEVICE"),
     ("WHISPERWIRE_LOG", "RUST_LOG"),
     ("WHISPERWIRE_REDIS", "REDIS_URL"),
+    ("WHISPERWIRE_CACHE_TTL", "CACHE_TTL"),
 ];
 
 struct Environment {

@@ -11,6 +11,7 @@ mod deltas;
 pub mod native;
 pub mod openai;
 pub mod realtime;
+pub mod record;
 mod wishes;
 
 pub use self::wishes::Endpointing;

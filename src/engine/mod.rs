@@ -24,6 +24,12 @@ pub trait Engine: Send + Sync + 'static {
     /// What it is and can do.
     fn traits(&self) -> &EngineTraits;
 
+    /// What decides its words beside the request: the weights and how they are run. Engines with the same identity
+    /// write the same, on whichever machine.
+    fn identity(&self) -> String {
+        self.traits().name.clone()
+    }
+
     /// Makes the mutable half, one per worker thread.
     fn recognizer(&self) -> Result<Box<dyn Recognizer>, EngineError>;
 }

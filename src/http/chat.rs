@@ -20,7 +20,7 @@ use whisperwire_protocol::chat::ChatRequest;
 
 use super::error::ApiError;
 use super::intake::Intake;
-use super::openai::{check_model, stream_answer, work};
+use super::openai::{Telling, check_model, stream_answer, work};
 use super::{House, HttpConfig};
 use crate::dialect::chat::{ChunkRenderer, Heading, Recording, order, render};
 use crate::dialect::openai::Order;
@@ -65,12 +65,13 @@ pub(super) async fn completions(
     }
     let work = work(&house, order);
     if stream {
-        return Ok(stream_answer(house, slot, sources, work, ChunkRenderer::new(heading), "messages"));
+        let telling = Telling { slot, sources, work, keep: None, param: "messages" };
+        return Ok(stream_answer(house, telling, ChunkRenderer::new(heading)));
     }
     let mut transcripts = Vec::with_capacity(sources.len());
     for source in sources {
         let transcribe = house.transcriber.transcribe(slot.clone(), source, work.clone(), None);
-        let transcript = transcribe.await.map_err(|error| ApiError::transcribing(error, "messages"))?;
+        let transcript = transcribe.await.map_err(|error| ApiError::transcribing(&error, "messages"))?;
         transcripts.push(transcript);
     }
     let json = [(header::CONTENT_TYPE, "application/json")];

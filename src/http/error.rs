@@ -52,9 +52,9 @@ impl ApiError {
     }
 
     /// What went wrong with a transcription, where its audio came in this field.
-    pub(super) fn transcribing(error: TranscribeError, param: &str) -> Self {
+    pub(super) fn transcribing(error: &TranscribeError, param: &str) -> Self {
         match error {
-            TranscribeError::Audio(error) => Self::from(&error).of(param),
+            TranscribeError::Audio(error) => Self::from(error).of(param),
             other => other.into(),
         }
     }
@@ -118,8 +118,15 @@ impl From<&AudioError> for ApiError {
 
 impl From<TranscribeError> for ApiError {
     fn from(error: TranscribeError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&TranscribeError> for ApiError {
+    fn from(error: &TranscribeError) -> Self {
         match error {
-            TranscribeError::Audio(error) => error.into(),
+            TranscribeError::Overloaded(full) => (*full).into(),
+            TranscribeError::Audio(error) => Self::from(error).of("file"),
             TranscribeError::Engine => Self {
                 source: Some(error.to_string()),
                 ..Self::new(ErrorCode::EngineFailed, "The engine failed.")

@@ -6,6 +6,7 @@
 //! Deliberately absent: any knowledge of windows, engines or text. Requests become orders in `dialect`.
 
 mod auth;
+mod cached;
 mod chat;
 mod envelope;
 mod error;
@@ -41,10 +42,11 @@ use self::auth::Keys;
 use self::error::ApiError;
 use self::realtime::Secrets;
 use self::stream::Registry;
+use crate::cache::Cache;
 use crate::dialect::Endpointing;
 use crate::engine::models::HubConfig;
 use crate::link::Link;
-use crate::pipeline::{Transcriber, Work};
+use crate::pipeline::{TranscribeError, Transcriber, Work};
 use crate::transcript::Samples;
 
 /// How the server presents itself.
@@ -91,6 +93,16 @@ impl std::fmt::Debug for HttpConfig {
     }
 }
 
+/// What stands behind the skin.
+pub struct Rooms {
+    /// What makes transcripts.
+    pub transcriber: Transcriber,
+    /// The Redis that is shared with other servers, if there is one.
+    pub link: Option<Link>,
+    /// Finished transcripts.
+    pub cache: Cache<TranscribeError>,
+}
+
 /// What handlers share.
 struct House {
     transcriber: Transcriber,
@@ -105,18 +117,16 @@ struct House {
     secrets: Secrets,
     /// The Redis that is shared with other servers, if there is one.
     link: Option<Link>,
+    /// Finished transcripts.
+    cache: Cache<TranscribeError>,
     /// Cancelled when the server is to stop: live streams then end as if their clients had ended them.
     stop: CancellationToken,
 }
 
 /// All routes and layers. The tracker tells when the last stream has ended, which all do after `stop`. Must be called
 /// on a runtime.
-pub fn router(
-    transcriber: Transcriber,
-    link: Option<Link>,
-    config: HttpConfig,
-    stop: CancellationToken,
-) -> (Router, TaskTracker) {
+pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Router, TaskTracker) {
+    let Rooms { transcriber, link, cache } = rooms;
     let streams = TaskTracker::new();
     let house = Arc::new(House {
         keys: Keys::new(&config.api_keys),
@@ -124,6 +134,7 @@ pub fn router(
         secrets: Secrets::default(),
         transcriber,
         link,
+        cache,
         config,
         stop,
         started: Instant::now(),

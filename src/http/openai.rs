@@ -1,4 +1,6 @@
 //! `/v1/audio/transcriptions` and `/v1/audio/translations`.
+//!
+//! Whole or as events, an answer is rendered from one transcript, and that may have been made before: see [`cached`].
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,20 +11,23 @@ use axum::extract::{Extension, Multipart, State};
 use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use whisperwire_protocol::{ErrorCode, TranscriptionForm};
 
+use super::cached::{self, Usage};
 use super::error::ApiError;
 use super::intake::Intake;
 use super::upload::{self, Upload};
 use super::{House, cut_as};
+use crate::cache::{Key, Outcome};
 use crate::dialect::Narrator;
 use crate::dialect::openai::{Order, StreamRenderer, order, render};
 use crate::engine::Task;
 use crate::engine::models::request_name_known;
 use crate::engine::pool::Slot;
 use crate::pipeline::{Source, TranscribeError, Work};
+use crate::transcript::Transcript;
 
 type Form = Result<Multipart, MultipartRejection>;
 
@@ -30,28 +35,37 @@ type Form = Result<Multipart, MultipartRejection>;
 pub(super) async fn transcriptions(
     State(house): State<Arc<House>>,
     Extension(intake): Extension<Intake>,
+    usage: Usage,
     form: Form,
 ) -> Result<Response, ApiError> {
-    answer(house, &intake, form, Task::Transcribe).await
+    answer(house, Asked { intake, usage, form }, Task::Transcribe).await
 }
 
 /// English.
 pub(super) async fn translations(
     State(house): State<Arc<House>>,
     Extension(intake): Extension<Intake>,
+    usage: Usage,
     form: Form,
 ) -> Result<Response, ApiError> {
-    answer(house, &intake, form, Task::Translate).await
+    answer(house, Asked { intake, usage, form }, Task::Translate).await
 }
 
-async fn answer(house: Arc<House>, intake: &Intake, form: Form, task: Task) -> Result<Response, ApiError> {
-    let multipart = form.map_err(|rejection| {
+/// A request, not read yet.
+struct Asked {
+    intake: Intake,
+    usage: Usage,
+    form: Form,
+}
+
+async fn answer(house: Arc<House>, asked: Asked, task: Task) -> Result<Response, ApiError> {
+    let multipart = asked.form.map_err(|rejection| {
         ApiError::new(ErrorCode::InvalidRequest, format!("This is no form: {}.", rejection.body_text()))
     })?;
     // A full house is told so before its visitor has carried everything in. The slot itself is taken afterwards,
-    // so that slow uploads do not hold up fast ones.
+    // so that slow uploads do not hold up fast ones, and only by those whose transcript has to be made.
     drop(house.transcriber.admit()?);
-    let Upload { fields, file } = upload::receive(multipart, intake, &house.config).await?;
+    let Upload { fields, file } = upload::receive(multipart, &asked.intake, &house.config).await?;
     let form = TranscriptionForm::from_fields(&fields, task == Task::Translate)?;
     let traits = house.transcriber.traits();
     if !traits.takes_placeholders {
@@ -59,15 +73,23 @@ async fn answer(house: Arc<House>, intake: &Intake, form: Form, task: Task) -> R
     }
     check_model(&house, &form.model)?;
     let work = work(&house, order(&form, traits, task)?);
-    let slot = house.transcriber.admit()?;
-    let source = house.transcriber.open(file.file).await?;
+    let key = Key::new(&file.sha256, &house.transcriber.fingerprint(&work));
+    let usage = asked.usage.with_field(form.cache);
     if form.stream {
         let renderer = StreamRenderer::new(&form);
-        return Ok(stream_answer(house, slot, vec![source], work, renderer, "file"));
+        if let Some(transcript) = cached::look(&house, (key, usage)).await {
+            return Ok((cached::header(Outcome::Hit), told_at_once(&transcript, renderer)).into_response());
+        }
+        let slot = house.transcriber.admit()?;
+        let source = house.transcriber.open(file.file).await?;
+        let telling =
+            Telling { slot, sources: vec![source], work, keep: usage.keeps().then_some(key), param: "file" };
+        return Ok((cached::header(Outcome::Miss), stream_answer(house, telling, renderer)).into_response());
     }
-    let transcript = house.transcriber.transcribe(slot, source, work, None).await?;
+    let (transcript, outcome) = cached::transcript(&house, (key, usage), file.file, work).await?;
     let rendered = render(&transcript, &form, task);
-    Ok(([(header::CONTENT_TYPE, rendered.content_type)], rendered.body).into_response())
+    let content_type = [(header::CONTENT_TYPE, rendered.content_type)];
+    Ok((cached::header(outcome), content_type, rendered.body).into_response())
 }
 
 /// Whether a request may name this model.
@@ -93,27 +115,37 @@ pub(super) fn work(house: &House, order: Order) -> Work {
 /// Comments keep proxies from closing a stream whose next final takes long.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Each final at once as an event, of one recording after the other. The status is out by then, so an error is an
-/// event too, in the one form that both client libraries raise.
+/// What is told while it is made.
+pub(super) struct Telling {
+    pub(super) slot: Slot,
+    /// One after the other.
+    pub(super) sources: Vec<Source>,
+    pub(super) work: Work,
+    /// What to keep the transcript by, where there is one recording.
+    pub(super) keep: Option<Key>,
+    /// The field that the recordings came in.
+    pub(super) param: &'static str,
+}
+
+/// Each final at once as an event. The status is out by then, so an error is an event too, in the one form that both
+/// client libraries raise.
 pub(super) fn stream_answer(
     house: Arc<House>,
-    slot: Slot,
-    sources: Vec<Source>,
-    work: Work,
+    telling: Telling,
     narrator: impl Narrator + Send + 'static,
-    param: &'static str,
 ) -> Response {
+    let param = telling.param;
     let (events, told) = mpsc::channel::<String>(16);
     let tracker = house.streams.clone();
     tracker.spawn(async move {
-        let telling = tell(&house, &slot, sources, &work, narrator, &events);
+        // The slot is free as soon as this is over, however long the last events take to be read.
+        let telling = tell(&house, telling, narrator, &events);
         let last = tokio::select! {
             last = telling => last,
             () = events.closed() => return,
         };
-        drop(slot);
         let last = last.unwrap_or_else(|error| {
-            vec![serde_json::to_string(&ApiError::transcribing(error, param).body()).unwrap_or_default()]
+            vec![serde_json::to_string(&ApiError::transcribing(&error, param).body()).unwrap_or_default()]
         });
         for event in last.into_iter().chain(["[DONE]".to_owned()]) {
             if events.send(event).await.is_err() {
@@ -121,23 +153,33 @@ pub(super) fn stream_answer(
             }
         }
     });
-    let body = stream::unfold(told, |mut told| async {
-        let data = told.recv().await?;
-        Some((Ok::<_, Infallible>(Event::default().data(data)), told))
-    });
+    as_events(stream::unfold(told, async |mut told| Some((told.recv().await?, told))))
+}
+
+/// The same events for a transcript that is there already.
+fn told_at_once(transcript: &Transcript, mut narrator: impl Narrator) -> Response {
+    let mut events = narrator.begin();
+    events.extend(transcript.segments.iter().flat_map(|segment| narrator.segment(segment)));
+    narrator.end(transcript);
+    events.extend(narrator.done());
+    events.push("[DONE]".to_owned());
+    as_events(stream::iter(events))
+}
+
+fn as_events(data: impl Stream<Item = String> + Send + 'static) -> Response {
+    let events = data.map(|data| Ok::<_, Infallible>(Event::default().data(data)));
     let unbuffered = [("x-accel-buffering", "no")];
-    (unbuffered, Sse::new(body).keep_alive(KeepAlive::new().interval(HEARTBEAT))).into_response()
+    (unbuffered, Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT))).into_response()
 }
 
 /// Tells all but the last events, and gives those back.
 async fn tell(
     house: &House,
-    slot: &Slot,
-    sources: Vec<Source>,
-    work: &Work,
+    telling: Telling,
     mut narrator: impl Narrator,
     events: &mpsc::Sender<String>,
 ) -> Result<Vec<String>, TranscribeError> {
+    let Telling { slot, sources, work, keep, .. } = telling;
     for event in narrator.begin() {
         events.send(event).await.map_err(|_| TranscribeError::Hangup)?;
     }
@@ -155,7 +197,11 @@ async fn tell(
             }
         };
         let (transcript, ()) = tokio::join!(transcribe, forward);
-        narrator.end(&transcript?);
+        let transcript = Arc::new(transcript?);
+        if let Some(key) = keep {
+            house.cache.put(key, &transcript).await;
+        }
+        narrator.end(&transcript);
     }
     Ok(narrator.done())
 }

@@ -10,6 +10,7 @@ use whisperwire_protocol::openai::{Model, ModelDeleted, ModelDetails, ModelList}
 
 use super::House;
 use super::error::{ApiError, sentence};
+use crate::cache::Stats;
 use crate::engine::models::{ModelError, REQUEST_ALIASES, is_loaded, remove, request_name_known};
 use crate::engine::pool::Lane;
 use crate::link::{Link, LinkState};
@@ -71,8 +72,22 @@ pub(super) async fn health(State(house): State<Arc<House>>) -> Json<Value> {
         "windows_withdrawn": load.withdrawn,
         "audio_seconds": load.audio_seconds,
         "engine_seconds": load.wall_seconds,
+        "cache": kept(house.cache.stats().await),
         "redis": house.link.as_ref().map(connection),
     }))
+}
+
+/// What is kept of finished transcripts, and of what use it has been.
+fn kept(stats: Stats) -> Value {
+    let Stats { hits, joined, misses, entries, bytes, bytes_max } = stats;
+    json!({
+        "hits": hits,
+        "joined": joined,
+        "misses": misses,
+        "entries": entries,
+        "bytes": bytes,
+        "bytes_max": bytes_max,
+    })
 }
 
 /// How the link to a shared server is, and for how long it has been so.

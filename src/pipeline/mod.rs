@@ -97,6 +97,9 @@ impl Work {
 /// Why there is no transcript.
 #[derive(Debug, thiserror::Error)]
 pub enum TranscribeError {
+    /// There was no slot to make it with.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
     /// The audio ended in an error. What was heard before it is not given away as if it were all.
     #[error(transparent)]
     Audio(#[from] AudioError),
@@ -158,6 +161,13 @@ impl Transcriber {
         self.config.file.limits.duration
     }
 
+    /// All that decides a transcript beside its audio: equal fingerprints, equal text. It holds the prompt, so it
+    /// is for hashing and for nobody's eyes.
+    pub fn fingerprint(&self, work: &Work) -> String {
+        // Debug forms name every field, those of tomorrow too, and write numbers exactly.
+        format!("{} {} {:?} {work:?}", env!("CARGO_PKG_VERSION"), self.pool.identity(), self.config.vad)
+    }
+
     /// Leave to work, or the answer that the house is full. Never waits.
     pub fn admit(&self) -> Result<Slot, Overloaded> {
         self.pool.admit()
@@ -201,6 +211,13 @@ impl Transcriber {
         let config = self.config.clone();
         let placeholders = self.traits().takes_placeholders;
         source::blocking(move || Source::open(file, &config.file, placeholders)).await?
+    }
+
+    /// Takes a slot, looks at the file and transcribes it. Who is told that there is no slot has not waited.
+    pub async fn transcribe_file(&self, file: File, work: Work) -> Result<Transcript, TranscribeError> {
+        let slot = self.admit()?;
+        let source = self.open(file).await?;
+        self.transcribe(slot, source, work, None).await
     }
 
     /// Transcribes a whole source. Segments are also told one by one to `listener`, if there is one, as soon as
@@ -283,5 +300,79 @@ async fn gone(listener: Option<&mpsc::Sender<Segment>>) {
     match listener {
         Some(listener) => listener.closed().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::pool::PoolConfig;
+    use crate::engine::script::{Script, ScriptConfig};
+    use crate::engine::{Engine, EngineError, Recognizer, Task};
+
+    /// An engine of which only its name matters.
+    struct Named(Script, &'static str);
+
+    impl Engine for Named {
+        fn traits(&self) -> &EngineTraits {
+            self.0.traits()
+        }
+
+        fn identity(&self) -> String {
+            self.1.to_owned()
+        }
+
+        fn recognizer(&self) -> Result<Box<dyn Recognizer>, EngineError> {
+            self.0.recognizer()
+        }
+    }
+
+    fn transcriber(identity: &'static str, vad: VadKind) -> Transcriber {
+        let pool = PoolConfig { workers: 1, slots: 1, streams: None, patience: 8 };
+        let engine = Named(Script::new(ScriptConfig::default()), identity);
+        let (pool, _) = Pool::start(Arc::new(engine), pool).expect("it starts");
+        let config = PipelineConfig {
+            vad,
+            endpoint: EndpointConfig::default(),
+            window: WindowConfig::default(),
+            file_windows: 1,
+            file: FileOptions::default(),
+        };
+        Transcriber::new(pool, config)
+    }
+
+    #[test]
+    fn whatever_changes_the_text_changes_the_fingerprint() {
+        let ours = transcriber("a", VadKind::Energy);
+        let german = Language::parse("de").expect("a language");
+        let plain = || ours.work(DecodeOptions::default(), None);
+        let with = |options: DecodeOptions| ours.work(options, None);
+        let default = DecodeOptions::default;
+        let works = [
+            plain(),
+            ours.work(default(), Some(german)),
+            with(DecodeOptions { task: Task::Translate, ..default() }),
+            with(DecodeOptions { candidates: vec![german], ..default() }),
+            with(DecodeOptions { candidates: vec![german, Language::ENGLISH], ..default() }),
+            with(DecodeOptions { prompt: Some("de".into()), ..default() }),
+            with(DecodeOptions { prompt: Some(String::new()), ..default() }),
+            with(DecodeOptions { keywords: vec!["a, b".into()], ..default() }),
+            with(DecodeOptions { keywords: vec!["a".into(), "b".into()], ..default() }),
+            with(DecodeOptions { keywords: vec!["a\", \"b".into()], ..default() }),
+            with(DecodeOptions { temperature: 0.2, ..default() }),
+            with(DecodeOptions { temperature: 0.200_000_02, ..default() }),
+            plain().with_window(Samples::from_millis(5_000)),
+            plain().with_threshold(0.4),
+            plain().with_silence(Samples::from_millis(700)),
+            plain().with_padding(Samples::from_millis(100)),
+        ];
+        let others = [transcriber("b", VadKind::Energy), transcriber("a", VadKind::Earshot)];
+        let mut prints: Vec<String> = works.iter().map(|work| ours.fingerprint(work)).collect();
+        prints.extend(others.iter().map(|other| other.fingerprint(&plain())));
+        assert_eq!(transcriber("a", VadKind::Energy).fingerprint(&plain()), prints[0]);
+        let count = prints.len();
+        prints.sort();
+        prints.dedup();
+        assert_eq!(prints.len(), count, "{prints:#?}");
     }
 }

@@ -5,6 +5,7 @@
 //! `program`, `sound` and `recordings` are what the others are made of.
 
 mod bad_input;
+mod cache;
 mod chat;
 mod cli;
 mod client;

@@ -15,6 +15,7 @@ mod command;
 mod download;
 #[cfg(test)]
 mod fake_hub;
+mod fingerprint;
 mod header;
 mod hub;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::str::FromStr;
 
 pub use catalogue::{AlignmentHeads, Entry, LICENSE, Preset, entries, find};
 pub use command::{Bar, ModelsCommand, Removed, remove, run};
+pub use fingerprint::fingerprint;
 pub use header::{BadModel, Header, inspect, inspect_bytes};
 pub use hub::{HubConfig, Patience, Progress, Silent};
 

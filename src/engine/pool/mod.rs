@@ -153,6 +153,11 @@ impl Pool {
         self.shared.engine.traits()
     }
 
+    /// See [`Engine::identity`].
+    pub fn identity(&self) -> String {
+        self.shared.engine.identity()
+    }
+
     /// What is going on at this moment.
     pub fn load(&self) -> Load {
         let now = Instant::now();

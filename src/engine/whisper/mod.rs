@@ -18,6 +18,7 @@ mod tests;
 mod words;
 
 use std::ffi::c_int;
+use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use whisper_rs::{
 pub use self::device::GPU_BUILD;
 
 use self::recognizer::WhisperRecognizer;
-use super::models::AlignmentHeads;
+use super::models::{AlignmentHeads, fingerprint};
 use super::{Engine, EngineError, EngineTraits, Recognizer};
 use crate::language::Language;
 use crate::transcript::Samples;
@@ -125,6 +126,7 @@ pub struct Whisper {
     context: Arc<WhisperContext>,
     config: Arc<WhisperConfig>,
     traits: EngineTraits,
+    identity: String,
 }
 
 impl Whisper {
@@ -155,6 +157,7 @@ impl Whisper {
         .map_err(|error| {
             EngineError::Load(format!("the model {} could not be loaded: {error}", config.name))
         })?;
+        let identity = identity(&config)?;
         // The engine has its own copy by now.
         config.weights = Weights::Bytes(Arc::default());
         let device = device::running_on(config.device)?;
@@ -169,13 +172,17 @@ impl Whisper {
             caveat: config.caveat,
             device,
         };
-        Ok(Self { context: Arc::new(context), config: Arc::new(config), traits })
+        Ok(Self { context: Arc::new(context), config: Arc::new(config), traits, identity })
     }
 }
 
 impl Engine for Whisper {
     fn traits(&self) -> &EngineTraits {
         &self.traits
+    }
+
+    fn identity(&self) -> String {
+        self.identity.clone()
     }
 
     fn recognizer(&self) -> Result<Box<dyn Recognizer>, EngineError> {
@@ -185,6 +192,21 @@ impl Engine for Whisper {
             self.traits.languages.clone(),
         )?))
     }
+}
+
+/// The weights and how they are run; not what they are called, nor where they run and on how many threads.
+fn identity(config: &WhisperConfig) -> Result<String, EngineError> {
+    let WhisperConfig { beam_size, audio_ctx, max_window, alignment, best_of, fallback, .. } = config;
+    let WhisperConfig { least_confidence, flash_attention, translates, .. } = config;
+    let weights = match &config.weights {
+        Weights::File(path) => std::fs::File::open(path).and_then(fingerprint),
+        Weights::Bytes(bytes) => fingerprint(Cursor::new(&**bytes)),
+    };
+    let weights = weights.map_err(|error| {
+        EngineError::Load(format!("the model {} could not be read again: {error}", config.name))
+    })?;
+    let run = (beam_size, audio_ctx, max_window, alignment, best_of, fallback, least_confidence);
+    Ok(format!("whisper {weights} {run:?} {flash_attention} {translates}"))
 }
 
 fn known_languages(context: &WhisperContext) -> Vec<Language> {
