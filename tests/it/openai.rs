@@ -183,7 +183,7 @@ fn languages_are_read_in_every_spelling() {
 
 #[test]
 fn a_chunking_strategy_cuts_in_every_shape() {
-    let house = TestHouse::start(&["--workers", "1"]);
+    let house = TestHouse::start(&["--workers", "1", "--cache-mb", "0"]);
     // A pause that half a second of patience ends an utterance in, and two do not.
     let file = wav(&[speech(3.0), quiet(1.0), speech(3.0)].concat());
     let windows = |fields: &[(&str, &str)]| {
