@@ -18,12 +18,17 @@ pub(super) struct Flights<T: Clone> {
     air: Arc<Air<T>>,
 }
 
+type Air<T> = Mutex<Sky<T>>;
+
 /// What is under way, each with its number.
-type Air<T> = Mutex<(u64, HashMap<Key, (u64, WeakShared<BoxFuture<'static, T>>)>)>;
+struct Sky<T: Clone> {
+    last: u64,
+    flights: HashMap<Key, (u64, WeakShared<BoxFuture<'static, T>>)>,
+}
 
 impl<T: Clone> Default for Flights<T> {
     fn default() -> Self {
-        Self { air: Arc::default() }
+        Self { air: Arc::new(Mutex::new(Sky { last: 0, flights: HashMap::new() })) }
     }
 }
 
@@ -31,13 +36,12 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     /// The work that is under way for this key, or else what `begin` makes; and whether it was under way. `begin` is
     /// called with a lock held, so it only prepares.
     pub(super) fn join(&self, key: Key, begin: impl FnOnce() -> BoxFuture<'static, T>) -> (Flight<T>, bool) {
-        let mut air = lock(&self.air);
-        let (last, flights) = &mut *air;
-        if let Some(flight) = flights.get(&key).and_then(|(_, flight)| flight.upgrade()) {
+        let mut sky = lock(&self.air);
+        if let Some(flight) = sky.flights.get(&key).and_then(|(_, flight)| flight.upgrade()) {
             return (flight, true);
         }
-        *last += 1;
-        let (number, work) = (*last, begin());
+        sky.last += 1;
+        let (number, work) = (sky.last, begin());
         let landing = Landing { air: self.air.clone(), key, number };
         let flight = async move {
             let _landing = landing;
@@ -45,7 +49,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         };
         let flight = flight.boxed().shared();
         let weak = flight.downgrade().expect("it has not been polled, so it has not ended");
-        flights.insert(key, (number, weak));
+        sky.flights.insert(key, (number, weak));
         (flight, false)
     }
 }
@@ -59,16 +63,14 @@ struct Landing<T: Clone> {
 
 impl<T: Clone> Drop for Landing<T> {
     fn drop(&mut self) {
-        let mut air = lock(&self.air);
+        let mut sky = lock(&self.air);
         // The next one for the same key may have begun between the moment this was given up and now.
-        if air.1.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
-            air.1.remove(&self.key);
+        if sky.flights.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            sky.flights.remove(&self.key);
         }
     }
 }
 
-fn lock<T: Clone>(
-    air: &Air<T>,
-) -> MutexGuard<'_, (u64, HashMap<Key, (u64, WeakShared<BoxFuture<'static, T>>)>)> {
+fn lock<T: Clone>(air: &Air<T>) -> MutexGuard<'_, Sky<T>> {
     air.lock().unwrap_or_else(PoisonError::into_inner)
 }
