@@ -16,6 +16,7 @@ use crate::engine::pool::{Pool, Workers};
 use crate::engine::script::Script;
 use crate::engine::{Engine, EngineTraits};
 use crate::http::{self, HttpConfig, Rooms, Tls};
+use crate::jobs::Jobs;
 use crate::link::Link;
 use crate::pipeline::Transcriber;
 
@@ -31,11 +32,12 @@ impl App {
     /// Loads the model, makes the recognisers and binds the address: by the time this returns, requests are
     /// answered. Must be called on a runtime.
     pub async fn build(config: ServeConfig) -> anyhow::Result<Self> {
-        let ServeConfig { http, engine, pipeline, link, cache, .. } = config;
+        let ServeConfig { http, engine, pipeline, link, cache, jobs, .. } = config;
         // The address first: it fails in an instant, and loading may take minutes.
         let listener = TcpListener::bind(http.address)
             .await
             .with_context(|| format!("cannot listen on {}", http.address))?;
+        let jobs = Jobs::open(jobs).await?;
         let started = tokio::task::spawn_blocking(move || {
             let (pool, workers) = start_engine(&engine)?;
             calibrate(&pool)?;
@@ -48,7 +50,8 @@ impl App {
             None => None,
         };
         let cache = Cache::new(cache, link.clone());
-        Ok(Self { listener, http, rooms: Rooms { transcriber, link, cache }, workers })
+        jobs.start(transcriber.clone(), cache.clone());
+        Ok(Self { listener, http, rooms: Rooms { transcriber, jobs, link, cache }, workers })
     }
 
     /// Where it listens.
@@ -70,12 +73,13 @@ impl App {
     /// left is aborted. Says whether everything was finished.
     pub async fn run(self, stop: CancellationToken) -> bool {
         let (grace, tls) = (self.http.grace, self.http.tls.clone());
-        let cache = self.rooms.cache.clone();
+        let (cache, jobs) = (self.rooms.cache.clone(), self.rooms.jobs.clone());
         let (router, streams) = http::router(self.rooms, self.http, stop.clone());
         let clock = {
-            let stop = stop.clone();
+            let (stop, jobs) = (stop.clone(), jobs.clone());
             async move {
                 stop.cancelled().await;
+                jobs.close();
                 tracing::info!(grace_seconds = grace.as_secs(), "stopping");
                 Instant::now()
             }
@@ -86,8 +90,10 @@ impl App {
         let left = || grace.saturating_sub(began.elapsed());
         streams.close();
         let streamed = tokio::time::timeout(left(), streams.wait()).await.is_ok();
+        // Whoever waits for an answer was served; what was accepted for later is finished, or put back.
+        let worked_off = jobs.drain(left()).await;
         cache.flush().await;
-        let left = if finished && streamed { left() } else { Duration::ZERO };
+        let left = if finished && streamed && worked_off { left() } else { Duration::ZERO };
         let workers = self.workers;
         let drained = tokio::task::spawn_blocking(move || workers.drain(left)).await.unwrap_or(false);
         let made_it = finished && streamed && drained;

@@ -238,6 +238,17 @@ pub struct Account {
     pub lost: u64,
 }
 
+/// A client's wishes for where utterances begin and end. `None` leaves each to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Endpointing {
+    /// How sure the detector must be, 0 to 1.
+    pub threshold: Option<f32>,
+    /// How much audio before speech belongs to it.
+    pub prefix_padding_ms: Option<u32>,
+    /// How much silence ends an utterance.
+    pub silence_duration_ms: Option<u32>,
+}
+
 /// All that was heard in one stream or file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Transcript {

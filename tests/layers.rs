@@ -57,7 +57,7 @@ const IMPURE: &[&str] = &[
 /// Replacing one then touches one room.
 const OWNERS: &[(&str, &[&str])] = &[
     ("aide", &["http"]),
-    ("anyhow", &["main", "app", "cli", "config"]),
+    ("anyhow", &["main", "app", "cli", "config", "jobs"]),
     ("audioadapter_buffers", &["audio"]),
     ("axum", &["http"]),
     ("base64", &["http", "jobs/webhook"]),

@@ -34,6 +34,8 @@ pub enum ErrorCode {
     RequestTimeout,
     /// A job or stream is not in a state that allows this, or a newer connection has taken the stream.
     Conflict,
+    /// It was there, and was forgotten when its time was over.
+    Gone,
     /// More bytes than the limit.
     TooLarge,
     /// More seconds of audio than the limit.
@@ -118,6 +120,11 @@ pub struct OpenAiView {
 }
 
 impl ErrorCode {
+    /// The code of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        TABLE.iter().find(|row| row.name == name).map(|row| row.code)
+    }
+
     /// The row of the table.
     pub fn row(self) -> &'static Row {
         TABLE
@@ -224,6 +231,7 @@ pub static TABLE: &[Row] = &[
         ..client(ErrorCode::RequestTimeout, "request_timeout", 408, invalid(408, "request_timeout"))
     },
     client(ErrorCode::Conflict, "conflict", 409, invalid(409, "conflict")),
+    Row { close: None, ..client(ErrorCode::Gone, "gone", 410, invalid(410, "gone")) },
     client(ErrorCode::TooLarge, "too_large", 413, invalid(413, "file_too_large")),
     client(ErrorCode::TooLong, "too_long", 413, invalid(413, "file_too_large")),
     client(ErrorCode::UnsupportedAudio, "unsupported_audio", 415, invalid(400, "unsupported_audio")),

@@ -25,6 +25,9 @@ pub const MAX_ITEMS: usize = 100;
 /// The longest text of every other field, in bytes; speaker references, which are audio, excepted.
 pub const MAX_TEXT: usize = 1024;
 
+/// The longest address of a webhook, in bytes.
+const MAX_URL: usize = 4096;
+
 /// A form that has been understood.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TranscriptionForm {
@@ -64,6 +67,12 @@ pub struct TranscriptionForm {
     pub window_seconds: Option<f32>,
     /// Our own: `false` wants a transcript that is neither taken from those that are kept nor kept.
     pub cache: Option<bool>,
+    /// Our own, `async`: whether the answer is a job, to be asked about later.
+    pub background: bool,
+    /// Our own: whom to tell when the job is over.
+    pub webhook_url: Option<String>,
+    /// Our own: what to sign that with.
+    pub webhook_secret: Option<String>,
     /// The names of fields that nobody here knows: at most [`MAX_ITEMS`], each cut to 64 characters.
     pub unknown: Vec<String>,
 }
@@ -193,6 +202,9 @@ impl TranscriptionForm {
             max_speakers: fields.speakers("max_speakers")?,
             window_seconds: fields.number("window_seconds", 1.0, 30.0)?,
             cache: fields.flag("cache")?,
+            background: fields.flag("async")?.unwrap_or(false),
+            webhook_url: fields.text("webhook_url", MAX_URL)?,
+            webhook_secret: fields.text("webhook_secret", MAX_TEXT)?,
             unknown,
         })
     }
@@ -245,14 +257,6 @@ fn refuse_what_is_not_done_yet(fields: &Fields<'_>, translation: bool) -> Result
     }
     if fields.flag("diarize")? == Some(true) {
         return not_yet("diarize", "tell speakers apart");
-    }
-    if fields.flag("async")? == Some(true) {
-        return not_yet("async", "queue uploads");
-    }
-    for name in ["webhook_url", "webhook_secret"] {
-        if fields.values(name).next().is_some() {
-            return not_yet(name, "call webhooks");
-        }
     }
     Ok(())
 }
@@ -451,18 +455,27 @@ mod tests {
 
     #[test]
     fn what_is_not_done_yet_is_refused_clearly() {
-        for (name, value) in [
-            ("async", "true"),
-            ("diarize", "1"),
-            ("webhook_url", "https://example.com"),
-            ("webhook_secret", "s"),
-            ("response_format", "diarized_json"),
-        ] {
+        for (name, value) in [("diarize", "1"), ("response_format", "diarized_json")] {
             let error = refused(&[(name, value)]);
             assert_eq!(error.param, name);
             assert!(error.message.contains("yet"), "{error}");
         }
-        parse(&[("async", "false"), ("diarize", "0"), ("webhook_url", "")]).expect("nothing is asked for");
+        parse(&[("diarize", "0")]).expect("nothing is asked for");
+    }
+
+    #[test]
+    fn an_answer_may_come_later() {
+        let later =
+            parse(&[("async", "true"), ("webhook_url", "https://example.com"), ("webhook_secret", "s")]);
+        let later = later.expect("can be done");
+        assert!(later.background);
+        assert_eq!(
+            (later.webhook_url.as_deref(), later.webhook_secret.as_deref()),
+            (Some("https://example.com"), Some("s"))
+        );
+        let now = parse(&[("async", "false"), ("webhook_url", "")]).expect("nothing is asked for");
+        assert!(!now.background && now.webhook_url.is_none());
+        assert_eq!(refused(&[("async", "perhaps")]).param, "async");
     }
 
     #[test]

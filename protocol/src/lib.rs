@@ -7,7 +7,8 @@
 //!
 //! The map: [`error`] is the one table of error codes; [`form`] is what a client asks for; [`openai`] is what it
 //! gets; [`chat`] is both for chat completions with recordings in them; [`realtime`] is OpenAI's API for live speech,
-//! [`stream`] is our own; [`captions`] turns timed text into SRT, WebVTT, TSV and plain text. The README says the same
+//! [`stream`] is our own; [`job`] is work that is done later;
+//! [`captions`] turns timed text into SRT, WebVTT, TSV and plain text. The README says the same
 //! in prose.
 
 pub mod captions;
@@ -15,6 +16,7 @@ pub mod chat;
 pub mod error;
 mod fields;
 pub mod form;
+pub mod job;
 pub mod openai;
 pub mod realtime;
 pub mod stream;

@@ -1,7 +1,7 @@
 //! Files of every kind, made by ffmpeg or by hand, healthy and otherwise, through the whole room.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;

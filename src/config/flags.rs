@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-<<<<<<< HEAD
-use super::webhooks::WebhookFlags;
-=======
 use super::cache::CacheFlags;
->>>>>>> 2ead741 (Finished transcripts are kept: by hash, model and order, bounded in bytes and time, made once, shared over Redis)
+use super::jobs::JobsFlags;
 use super::redis::RedisFlags;
+use super::webhooks::WebhookFlags;
 use super::{
     AudioCtx, Bad, ConfigError, DeviceChoice, EngineChoice, EngineConfig, Format, ServeConfig,
     TranscribeConfig, WhisperChoice,
@@ -33,12 +31,12 @@ pub struct ServeFlags {
     #[command(flatten)]
     http: HttpFlags,
     #[command(flatten)]
-<<<<<<< HEAD
+    jobs: JobsFlags,
+    #[command(flatten)]
     webhooks: WebhookFlags,
-=======
+    #[command(flatten)]
     cache: CacheFlags,
     #[command(flatten)]
->>>>>>> 2ead741 (Finished transcripts are kept: by hash, model and order, bounded in bytes and time, made once, shared over Redis)
     redis: RedisFlags,
     #[command(flatten)]
     work: WorkFlags,
@@ -309,20 +307,17 @@ impl ServeFlags {
     pub fn config(self) -> Bad<ServeConfig> {
         let models = self.work.hub.clone().config();
         let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
-<<<<<<< HEAD
         let http = self.http.config(models)?;
+        let webhooks = self.webhooks.config();
         Ok(ServeConfig {
-            webhooks: self.webhooks.config(),
+            jobs: self.jobs.config(http.address.port(), engine.pool.workers, webhooks),
             link: self.redis.config()?,
+            cache: self.cache.config(),
             http,
             engine,
             pipeline,
             log,
         })
-=======
-        let (link, cache) = (self.redis.config()?, self.cache.config());
-        Ok(ServeConfig { http: self.http.config(models)?, engine, pipeline, link, cache, log })
->>>>>>> 2ead741 (Finished transcripts are kept: by hash, model and order, bounded in bytes and time, made once, shared over Redis)
     }
 }
 

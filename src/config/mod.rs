@@ -6,8 +6,9 @@
 
 mod cache;
 mod flags;
-mod webhooks;
+mod jobs;
 mod redis;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ use crate::engine::models::{HubConfig, Spec};
 use crate::engine::pool::PoolConfig;
 use crate::engine::script::ScriptConfig;
 use crate::http::HttpConfig;
-use crate::jobs::webhook::WebhookConfig;
+use crate::jobs::JobsConfig;
 use crate::link::LinkConfig;
 use crate::pipeline::PipelineConfig;
 use crate::telemetry::LogConfig;
@@ -66,8 +67,8 @@ pub struct ServeConfig {
     pub engine: EngineConfig,
     /// How audio becomes text.
     pub pipeline: PipelineConfig,
-    /// How webhooks are delivered.
-    pub webhooks: WebhookConfig,
+    /// The back office.
+    pub jobs: JobsConfig,
     /// The Redis that several servers share, if there is one.
     pub link: Option<LinkConfig>,
     /// How much of what was transcribed is kept.
@@ -174,7 +175,7 @@ impl Cli {
 }
 
 /// The names that people bring along, by the name of this program.
-const BROUGHT_NAMES: [(&str, &str); 11] = [
+const BROUGHT_NAMES: &[(&str, &str)] = &[
     ("WHISPERWIRE_HOST", "HOST"),
     ("WHISPERWIRE_PORT", "PORT"),
     ("WHISPERWIRE_API_KEY", "API_KEY"),
@@ -184,6 +185,7 @@ const BROUGHT_NAMES: [(&str, &str); 11] = [
     ("WHISPERWIRE_OFFLINE", "HF_HUB_OFFLINE"),
     ("WHISPERWIRE_DEVICE", "WHISPER_DEVICE"),
     ("WHISPERWIRE_LOG", "RUST_LOG"),
+    ("WHISPERWIRE_MAX_CONCURRENT_TASKS", "MAX_CONCURRENT_TASKS"),
     ("WHISPERWIRE_REDIS", "REDIS_URL"),
     ("WHISPERWIRE_CACHE_TTL", "CACHE_TTL"),
 ];
@@ -243,6 +245,7 @@ fn variable(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::webhook::WebhookConfig;
 
     fn read(arguments: &str, file: &[(&str, &str)]) -> Bad<Cli> {
         let file = file.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -318,12 +321,15 @@ mod tests {
 
     #[test]
     fn webhooks_stay_outside_unless_told_otherwise() {
-        let usual = serve("", &[]).expect("good").webhooks;
+        let usual = serve("", &[]).expect("good").jobs.webhooks;
         assert_eq!(usual, WebhookConfig::default());
         let file = [("WHISPERWIRE_WEBHOOK_ALLOW_PRIVATE", "true")];
-        let told = serve("--webhook-timeout 3", &file).expect("good").webhooks;
+        let told = serve("--webhook-timeout 3", &file).expect("good").jobs.webhooks;
         let seconds = std::time::Duration::from_secs(3);
         assert_eq!(told, WebhookConfig { allow_private: true, connect: seconds, total: seconds });
+    }
+
+    #[test]
     fn a_shared_server_is_found_and_what_is_wrong_with_it_said_without_its_password() {
         assert!(serve("", &[]).expect("good").link.is_none());
         assert!(serve("", &[("REDIS_URL", "redis://localhost")]).expect("good").link.is_some());

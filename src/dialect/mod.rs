@@ -8,12 +8,15 @@
 
 pub mod chat;
 mod deltas;
+mod faults;
 pub mod native;
 pub mod openai;
 pub mod realtime;
 pub mod record;
+pub mod whisperx;
 mod wishes;
 
+pub use self::faults::{audio_fault, sentence};
 pub use self::wishes::Endpointing;
 
 use crate::transcript::{Segment, Transcript};

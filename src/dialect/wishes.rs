@@ -4,17 +4,7 @@ use whisperwire_protocol::form::{FieldError, quoted};
 
 use crate::engine::{EngineTraits, Task};
 use crate::language::Language;
-
-/// A client's wishes for where utterances begin and end. `None` leaves each to the server.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Endpointing {
-    /// How sure the detector must be, 0 to 1.
-    pub threshold: Option<f32>,
-    /// How much audio before speech belongs to it.
-    pub prefix_padding_ms: Option<u32>,
-    /// How much silence ends an utterance.
-    pub silence_duration_ms: Option<u32>,
-}
+pub use crate::transcript::Endpointing;
 
 /// The language, if there is no choice, and otherwise what to choose from.
 ///

@@ -14,6 +14,16 @@ use whisperwire_protocol::{ErrorCode, realtime, stream};
 use super::House;
 use super::error::ApiError;
 
+/// Who sends a request.
+#[derive(Clone, Debug)]
+pub(super) struct Principal(Arc<str>);
+
+impl Principal {
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.0
+    }
+}
+
 /// The keys that open the door; with none of them it stands open.
 pub(super) struct Keys(Vec<[u8; 32]>);
 
@@ -55,6 +65,8 @@ pub(super) fn hash(key: &str) -> [u8; 32] {
 
 /// The layer around `/v1`.
 pub(super) async fn require_key(State(house): State<Arc<House>>, request: Request, next: Next) -> Response {
+    let mut request = request;
+    request.extensions_mut().insert(Principal("anybody".into()));
     // A key that was lent for a while opens sessions and nothing else.
     let lent = brought(request.headers()).filter(|key| key.starts_with(realtime::EPHEMERAL_PREFIX));
     let admitted = match lent {

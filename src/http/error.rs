@@ -7,6 +7,8 @@ use whisperwire_protocol::error::Fault;
 use whisperwire_protocol::{ErrorBody, ErrorCode, FieldError};
 
 use crate::audio::AudioError;
+use crate::dialect::audio_fault;
+pub(super) use crate::dialect::sentence;
 use crate::engine::pool::Overloaded;
 use crate::pipeline::TranscribeError;
 
@@ -45,6 +47,16 @@ impl ApiError {
 
     pub(super) fn wrong_method() -> Self {
         Self::new(ErrorCode::MethodNotAllowed, "This route does not know this method.")
+    }
+
+    /// With another time to come back after, in seconds.
+    pub(super) fn after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// Whether this field was wrong.
+    pub(super) fn is_about(&self, param: &str) -> bool {
+        self.param.as_deref() == Some(param)
     }
 
     pub(super) fn of(self, param: &str) -> Self {
@@ -104,15 +116,10 @@ impl From<AudioError> for ApiError {
 
 impl From<&AudioError> for ApiError {
     fn from(error: &AudioError) -> Self {
-        let code = match error {
-            AudioError::Empty => ErrorCode::AudioTooShort,
-            AudioError::Unsupported(_) => ErrorCode::UnsupportedAudio,
-            AudioError::Corrupt(_) => ErrorCode::CorruptAudio,
-            AudioError::TooLong { .. } => ErrorCode::TooLong,
-            AudioError::Limit(_) => ErrorCode::InvalidRequest,
-            AudioError::Io(source) => return Self::internal(source),
-        };
-        Self::new(code, sentence(&error.to_string()))
+        match audio_fault(error) {
+            (ErrorCode::Internal, _) => Self::internal(error),
+            (code, message) => Self::new(code, message),
+        }
     }
 }
 
@@ -157,11 +164,4 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// A room's message as a sentence of its own.
-pub(super) fn sentence(message: &str) -> String {
-    let mut letters = message.chars();
-    let first = letters.next().map(char::to_uppercase);
-    first.into_iter().flatten().chain(letters).chain(['.']).collect()
 }

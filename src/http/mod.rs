@@ -11,6 +11,7 @@ mod chat;
 mod envelope;
 mod error;
 mod intake;
+mod jobs;
 mod listener;
 mod openai;
 mod ops;
@@ -30,7 +31,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use whisperwire_protocol::ErrorCode;
@@ -43,11 +44,10 @@ use self::error::ApiError;
 use self::realtime::Secrets;
 use self::stream::Registry;
 use crate::cache::Cache;
-use crate::dialect::Endpointing;
 use crate::engine::models::HubConfig;
+use crate::jobs::Jobs;
 use crate::link::Link;
-use crate::pipeline::{TranscribeError, Transcriber, Work};
-use crate::transcript::Samples;
+use crate::pipeline::{TranscribeError, Transcriber};
 
 /// How the server presents itself.
 #[derive(Clone)]
@@ -97,6 +97,8 @@ impl std::fmt::Debug for HttpConfig {
 pub struct Rooms {
     /// What makes transcripts.
     pub transcriber: Transcriber,
+    /// What is done later.
+    pub jobs: Jobs,
     /// The Redis that is shared with other servers, if there is one.
     pub link: Option<Link>,
     /// Finished transcripts.
@@ -106,6 +108,7 @@ pub struct Rooms {
 /// What handlers share.
 struct House {
     transcriber: Transcriber,
+    jobs: Jobs,
     config: HttpConfig,
     keys: Keys,
     started: Instant,
@@ -126,13 +129,14 @@ struct House {
 /// All routes and layers. The tracker tells when the last stream has ended, which all do after `stop`. Must be called
 /// on a runtime.
 pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Router, TaskTracker) {
-    let Rooms { transcriber, link, cache } = rooms;
+    let Rooms { transcriber, jobs, link, cache } = rooms;
     let streams = TaskTracker::new();
     let house = Arc::new(House {
         keys: Keys::new(&config.api_keys),
         registry: Registry::new(config.idle_timeout),
         secrets: Secrets::default(),
         transcriber,
+        jobs,
         link,
         cache,
         config,
@@ -142,8 +146,13 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
     });
     let v1 = Router::new()
         .route("/audio/transcriptions", post(openai::transcriptions))
+        .route("/audio/transcriptions/{task_id}", get(jobs::task))
         .route("/audio/translations", post(openai::translations))
         .route("/chat/completions", post(chat::completions))
+        .route("/jobs", get(jobs::list).post(jobs::create))
+        .route("/jobs/{id}", get(jobs::look).delete(jobs::delete))
+        .route("/jobs/{id}/result", get(jobs::result))
+        .route("/jobs/{id}/events", get(jobs::events))
         .route("/models", get(ops::models))
         .route("/models/{*id}", get(ops::model).delete(ops::delete_model))
         .route("/realtime", get(realtime::connect))
@@ -154,6 +163,17 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         .route("/streams/{id}", get(stream::look).delete(stream::close))
         .route("/streams/{id}/audio", post(stream::audio))
         .route("/streams/{id}/messages", post(stream::message))
+        .route("/webhooks", post(jobs::register))
+        .route("/webhooks/deliveries", get(jobs::deliveries))
+        .route("/webhooks/deliveries/{id}/redeliver", post(jobs::redeliver))
+        .layer(DefaultBodyLimit::disable())
+        .route_layer(from_fn_with_state(house.clone(), auth::require_key));
+    // The same jobs, as clients of a WhisperX server know them.
+    let whisperx = Router::new()
+        .route("/upload", post(jobs::upload))
+        .route("/status/{id}", get(jobs::status))
+        .route("/result/{id}", get(jobs::transcript))
+        .route("/task/{id}", delete(jobs::remove))
         .layer(DefaultBodyLimit::disable())
         .route_layer(from_fn_with_state(house.clone(), auth::require_key));
     let mut open = Router::new()
@@ -169,6 +189,7 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         .route("/v1/", get(ops::about))
         .route("/health", get(ops::health))
         .nest("/v1", v1)
+        .nest("/api/v1/transcribe", whisperx)
         .fallback(async || ApiError::no_route())
         .method_not_allowed_fallback(async || ApiError::wrong_method())
         .layer(from_fn(envelope::wrap))
@@ -194,18 +215,4 @@ fn wants_tls() -> Router {
 )]
 fn epoch_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Cuts a stream's utterances as its client wishes.
-fn cut_as(mut work: Work, wishes: Endpointing) -> Work {
-    if let Some(threshold) = wishes.threshold {
-        work = work.with_threshold(threshold);
-    }
-    if let Some(millis) = wishes.silence_duration_ms {
-        work = work.with_silence(Samples::from_millis(millis.into()));
-    }
-    if let Some(millis) = wishes.prefix_padding_ms {
-        work = work.with_padding(Samples::from_millis(millis.into()));
-    }
-    work
 }

@@ -13,13 +13,13 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
-use whisperwire_protocol::{ErrorCode, TranscriptionForm};
+use whisperwire_protocol::{ErrorCode, FieldError, TranscriptionForm};
 
+use super::auth::Principal;
 use super::cached::{self, Usage};
 use super::error::ApiError;
 use super::intake::Intake;
-use super::upload::{self, Upload};
-use super::{House, cut_as};
+use super::{House, jobs, upload};
 use crate::cache::{Key, Outcome};
 use crate::dialect::Narrator;
 use crate::dialect::openai::{Order, StreamRenderer, order, render};
@@ -34,39 +34,48 @@ type Form = Result<Multipart, MultipartRejection>;
 /// The words as they were spoken.
 pub(super) async fn transcriptions(
     State(house): State<Arc<House>>,
+    Extension(principal): Extension<Principal>,
     Extension(intake): Extension<Intake>,
     usage: Usage,
     form: Form,
 ) -> Result<Response, ApiError> {
-    answer(house, Asked { intake, usage, form }, Task::Transcribe).await
+    answer(house, Asked { principal, intake, usage, form }, Task::Transcribe).await
 }
 
 /// English.
 pub(super) async fn translations(
     State(house): State<Arc<House>>,
+    Extension(principal): Extension<Principal>,
     Extension(intake): Extension<Intake>,
     usage: Usage,
     form: Form,
 ) -> Result<Response, ApiError> {
-    answer(house, Asked { intake, usage, form }, Task::Translate).await
+    answer(house, Asked { principal, intake, usage, form }, Task::Translate).await
 }
 
 /// A request, not read yet.
 struct Asked {
+    principal: Principal,
     intake: Intake,
     usage: Usage,
     form: Form,
 }
 
 async fn answer(house: Arc<House>, asked: Asked, task: Task) -> Result<Response, ApiError> {
-    let multipart = asked.form.map_err(|rejection| {
-        ApiError::new(ErrorCode::InvalidRequest, format!("This is no form: {}.", rejection.body_text()))
-    })?;
     // A full house is told so before its visitor has carried everything in. The slot itself is taken afterwards,
     // so that slow uploads do not hold up fast ones, and only by those whose transcript has to be made.
     drop(house.transcriber.admit()?);
-    let Upload { fields, file } = upload::receive(multipart, &asked.intake, &house.config).await?;
-    let form = TranscriptionForm::from_fields(&fields, task == Task::Translate)?;
+    let upload = upload::receive_form(asked.form, &asked.intake, &house.config).await?;
+    let form = TranscriptionForm::from_fields(&upload.fields, task == Task::Translate)?;
+    if form.background {
+        return jobs::later(&house, &asked.principal, task, upload).await;
+    }
+    for (param, sent) in [("webhook_url", &form.webhook_url), ("webhook_secret", &form.webhook_secret)] {
+        if sent.is_some() {
+            return Err(FieldError::new(param, format!("{param} needs async=true.")).into());
+        }
+    }
+    let file = upload.file;
     let traits = house.transcriber.traits();
     if !traits.takes_placeholders {
         form.check()?;
@@ -109,7 +118,7 @@ pub(super) fn work(house: &House, order: Order) -> Work {
     if let Some(longest) = window {
         work = work.with_window(longest);
     }
-    cut_as(work, endpointing)
+    work.cut_as(endpointing)
 }
 
 /// Comments keep proxies from closing a stream whose next final takes long.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use axum::extract::Multipart;
-use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::multipart::{Field, MultipartError, MultipartRejection};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt, BufWriter};
 use whisperwire_protocol::ErrorCode;
@@ -40,12 +40,20 @@ const MAX_FIELDS: usize = 1000;
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 256 << 10;
 
-/// Takes the whole body. Errors are the client's, with the status it deserves.
-pub(super) async fn receive(
-    mut multipart: Multipart,
+/// Takes a body that should be a form, and says so where it is none.
+pub(super) async fn receive_form(
+    form: Result<Multipart, MultipartRejection>,
     intake: &Intake,
     config: &HttpConfig,
 ) -> Result<Upload, ApiError> {
+    let multipart = form.map_err(|rejection| {
+        ApiError::new(ErrorCode::InvalidRequest, format!("This is no form: {}.", rejection.body_text()))
+    })?;
+    receive(multipart, intake, config).await
+}
+
+/// Takes the whole body. Errors are the client's, with the status it deserves.
+async fn receive(mut multipart: Multipart, intake: &Intake, config: &HttpConfig) -> Result<Upload, ApiError> {
     let client = Client { intake, patience: config.upload_timeout };
     let mut fields = Vec::new();
     let mut file = None;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 pub use self::driver::Hangup;
 pub use self::live::{Ended, LiveStream, LiveWork, Over, Received};
 pub use self::outbox::{Cursor, Told};
-pub use self::source::Source;
+pub use self::source::{Progress, Source};
 
 use self::driver::{Cut, Listener, Profile, Stream};
 use self::feed::Feed;
@@ -27,7 +27,7 @@ use crate::engine::pool::{Overloaded, Pool, Slot};
 use crate::engine::{DecodeOptions, EngineTraits};
 use crate::language::Language;
 use crate::session::{EndpointConfig, LiveConfig, Session, SessionConfig, SpokenLanguage, WindowConfig};
-use crate::transcript::{Event, GapReason, Samples, Segment, Transcript};
+use crate::transcript::{Endpointing, Event, GapReason, Samples, Segment, Transcript};
 use crate::vad::VadKind;
 
 /// Finals of one live stream that are decoded at once: the one that a long utterance has just given, and the one
@@ -72,6 +72,21 @@ impl Work {
     #[must_use]
     pub fn with_window(self, longest: Samples) -> Self {
         Self { window: WindowConfig::with_max(longest), ..self }
+    }
+
+    /// Cuts utterances as a client wishes.
+    #[must_use]
+    pub fn cut_as(mut self, wishes: Endpointing) -> Self {
+        if let Some(threshold) = wishes.threshold {
+            self = self.with_threshold(threshold);
+        }
+        if let Some(millis) = wishes.silence_duration_ms {
+            self = self.with_silence(Samples::from_millis(millis.into()));
+        }
+        if let Some(millis) = wishes.prefix_padding_ms {
+            self = self.with_padding(Samples::from_millis(millis.into()));
+        }
+        self
     }
 
     /// Another probability above which speech begins. The ends of the scale would hear everything or nothing, so

@@ -156,6 +156,11 @@ impl Answer {
         serde_json::from_str(self.good()).expect("a body of JSON")
     }
 
+    /// The JSON body, whatever the status.
+    pub(crate) fn json_of(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
+    }
+
     /// The transcript in a JSON body.
     pub(crate) fn words(&self) -> String {
         self.json()["text"].as_str().expect("a text").to_owned()

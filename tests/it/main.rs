@@ -12,6 +12,7 @@ mod client;
 mod drain;
 mod hangup;
 mod house;
+mod jobs;
 mod link;
 mod live;
 mod openai;

@@ -99,7 +99,8 @@ fn verbose(transcript: &Transcript, form: &TranscriptionForm, task: Task) -> wir
     }
 }
 
-fn segments(transcript: &Transcript) -> Vec<wire::Segment> {
+/// All segments, with the figures the model judged them by.
+pub fn segments(transcript: &Transcript) -> Vec<wire::Segment> {
     let segment = |(id, segment): (u32, &Segment)| {
         let text = segment.text();
         let start = segment.span.start.min(transcript.duration);

@@ -9,7 +9,7 @@ mod answer;
 use whisperwire_protocol::form::{ChunkingStrategy, FieldError, TranscriptionForm};
 
 pub(super) use self::answer::{Edge, logprobs};
-pub use self::answer::{Rendered, StreamRenderer, as_captions, render};
+pub use self::answer::{Rendered, StreamRenderer, as_captions, render, segments};
 use super::wishes::{Endpointing, languages, possible_task};
 use crate::engine::{DecodeOptions, EngineTraits, Task};
 use crate::language::Language;

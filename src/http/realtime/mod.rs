@@ -24,7 +24,7 @@ pub(super) use self::secrets::Secrets;
 use super::error::ApiError;
 use super::openai::check_model;
 use super::websocket::{READ_BUFFER, is_handshake, no_handshake};
-use super::{House, auth, cut_as, epoch_seconds};
+use super::{House, auth, epoch_seconds};
 use crate::dialect::realtime::{Conversation, order};
 use crate::pipeline::LiveWork;
 
@@ -120,7 +120,7 @@ impl House {
             check_model(self, model)?;
         }
         let order = order(settings, traits)?;
-        let work = cut_as(self.transcriber.work(order.options, order.language), order.endpointing);
+        let work = self.transcriber.work(order.options, order.language).cut_as(order.endpointing);
         let (format, held_back) = (order.format, order.held_back);
         Ok(LiveWork { work, partials: true, held_back, format, resumable: false })
     }

@@ -20,10 +20,10 @@ use whisperwire_protocol::{ErrorCode, FieldError};
 
 pub(super) use self::registry::Registry;
 use self::registry::{OpenStream, Wishes};
+use super::House;
 use super::error::ApiError;
 use super::openai::check_model;
 use super::websocket::NORMAL;
-use super::{House, cut_as};
 use crate::dialect::Endpointing;
 use crate::dialect::native::{self, Order};
 use crate::pipeline::{Ended, LiveWork, Told};
@@ -111,7 +111,7 @@ impl House {
 
     fn live_work(&self, order: &Order, resumable: bool) -> LiveWork {
         let work = self.transcriber.work(order.options.clone(), order.language);
-        let work = cut_as(work, order.endpointing);
+        let work = work.cut_as(order.endpointing);
         let (partials, format) = (order.partials, order.format);
         LiveWork { work, partials, held_back: None, format, resumable }
     }

@@ -32,7 +32,7 @@ pub enum Policy {
     AllowPrivate,
 }
 
-/// The address of a webhook, which its text allows. What its name means is judged by the [`Guard`].
+/// The address of a webhook, which its text allows. What its name means is judged by the guard, at every use.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     uri: Uri,

@@ -1,0 +1,3 @@
+//! The store by itself, with a clock of its own.
+
+mod store;
