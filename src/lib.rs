@@ -13,6 +13,8 @@
 //! * [`pipeline`] is the one loop that joins them.
 //! * [`dialect`] holds the conversations: wire messages to orders, transcripts to bodies.
 //! * [`http`] is the skin: the only room that knows axum.
+//! * [`jobs`] is the back office: work that is done later, and the news of it. [`cache`] keeps what was transcribed,
+//!   [`link`] is the way to a Redis that several servers share.
 //! * [`audio`] turns bytes into samples, [`vad`] frames into probabilities.
 //! * [`transcript`] and [`language`] are the nouns everybody shares.
 //!

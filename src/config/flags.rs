@@ -310,7 +310,7 @@ impl ServeFlags {
         let http = self.http.config(models)?;
         let webhooks = self.webhooks.config();
         Ok(ServeConfig {
-            jobs: self.jobs.config(http.address.port(), engine.pool.workers, webhooks),
+            jobs: self.jobs.config(http.address.port(), engine.pool.workers, webhooks)?,
             link: self.redis.config()?,
             cache: self.cache.config(),
             http,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::jobs::JobsConfig;
+use super::{Bad, ConfigError};
 use crate::jobs::webhook::WebhookConfig;
+use crate::jobs::{BucketConfig, DepotConfig, JobsConfig};
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Jobs")]
@@ -14,6 +15,9 @@ pub(super) struct JobsFlags {
     /// Where jobs are kept; by default a folder of this user's for this port, and a temporary one for port 0
     #[arg(long, env = "WHISPERWIRE_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// Where their recordings wait: a folder, or s3://BUCKET/PREFIX with the usual AWS_… variables; by default there too
+    #[arg(long, env = "WHISPERWIRE_RECORDINGS")]
+    recordings: Option<String>,
     /// How many jobs are worked on at once; by default as many as there are workers
     #[arg(long, env = "WHISPERWIRE_MAX_CONCURRENT_TASKS")]
     max_concurrent_tasks: Option<usize>,
@@ -40,8 +44,9 @@ fn hours(text: &str) -> Result<f64, String> {
 }
 
 impl JobsFlags {
-    pub(super) fn config(self, port: u16, workers: usize, webhooks: WebhookConfig) -> JobsConfig {
-        JobsConfig {
+    pub(super) fn config(self, port: u16, workers: usize, webhooks: WebhookConfig) -> Bad<JobsConfig> {
+        Ok(JobsConfig {
+            recordings: self.recordings.as_deref().map(depot).transpose()?,
             folder: self.data_dir.or_else(|| default_folder(port)),
             running: self.max_concurrent_tasks.unwrap_or(workers).max(1),
             waiting: self.max_queued_tasks,
@@ -50,19 +55,49 @@ impl JobsFlags {
             keep_bytes: self.jobs_keep_mb * 1_000_000,
             sweep: Duration::from_secs(self.jobs_sweep_seconds.max(1)),
             webhooks,
-        }
+        })
     }
 }
 
+/// A folder, or a bucket.
+fn depot(text: &str) -> Bad<DepotConfig> {
+    let Some(place) = text.strip_prefix("s3://") else { return Ok(DepotConfig::Folder(text.into())) };
+    let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let needed = |variable: &str| {
+        let missing = || ConfigError::Bad(format!("--recordings {text} needs {variable} in the environment"));
+        set(variable).ok_or_else(missing)
+    };
+    if name.is_empty() {
+        return Err(ConfigError::Bad(format!("--recordings {text} names no bucket")));
+    }
+    let region = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")).unwrap_or("us-east-1".to_owned());
+    let prefix = prefix.trim_end_matches('/');
+    Ok(DepotConfig::Bucket(BucketConfig {
+        endpoint: set("AWS_ENDPOINT_URL_S3")
+            .or_else(|| set("AWS_ENDPOINT_URL"))
+            .unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com")),
+        region,
+        name: name.to_owned(),
+        prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+        key: needed("AWS_ACCESS_KEY_ID")?,
+        secret: needed("AWS_SECRET_ACCESS_KEY")?,
+        token: set("AWS_SESSION_TOKEN"),
+    }))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the names that every client of such a service reads")]
+fn set(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|value| !value.is_empty())
+}
+
 /// Each port has a folder of its own, so that two servers of one user do not meet. Port 0 is another one each time.
-#[expect(clippy::disallowed_methods, reason = "where a user's files are is not a setting of this server")]
 fn default_folder(port: u16) -> Option<PathBuf> {
     if port == 0 {
         return None;
     }
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = set("XDG_STATE_HOME")
-        .or_else(|| Some(set("HOME")?.join(".local/state")))
-        .or_else(|| set("LOCALAPPDATA"))?;
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state")))
+        .or_else(|| Some(PathBuf::from(set("LOCALAPPDATA")?)))?;
     Some(state.join("whisperwire").join(format!("port-{port}")))
 }

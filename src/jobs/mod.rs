@@ -31,6 +31,8 @@ use whisperwire_protocol::openai::TaskName;
 
 pub use self::store::{Counts, Job, JobError, StoreError};
 
+pub use self::depot::{BucketConfig, DepotConfig};
+
 use self::depot::Depot;
 use self::store::{Hook, Keep, Millis, Query, Sqlite, Store};
 use self::webhook::{Courier, Secret, WebhookConfig};
@@ -46,6 +48,8 @@ use crate::transcript::Transcript;
 pub struct JobsConfig {
     /// Where jobs are kept; in a temporary folder that ends with the process if none is given.
     pub folder: Option<PathBuf>,
+    /// Where their recordings wait, if not in that folder.
+    pub recordings: Option<DepotConfig>,
     /// How many are worked on at once.
     pub running: usize,
     /// How many may wait.
@@ -177,8 +181,8 @@ impl Jobs {
     /// a runtime.
     pub async fn open(config: JobsConfig) -> anyhow::Result<Self> {
         let opened = tokio::task::spawn_blocking({
-            let folder = config.folder.clone();
-            move || open_folder(folder)
+            let (folder, recordings) = (config.folder.clone(), config.recordings.clone());
+            move || open_folder(folder, recordings)
         });
         let (folder, lock, temporary, store, depot) = opened.await??;
         let recovered = store.recover(config.attempts, now()).await?;
@@ -420,7 +424,11 @@ impl Office {
 
     fn forget_recording(&self, id: &str) {
         let (depot, id) = (Arc::clone(&self.depot), id.to_owned());
-        drop(tokio::task::spawn_blocking(move || depot.remove(&id)));
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = depot.remove(&id) {
+                tracing::warn!(job = id, %error, "a recording that is not needed any more could not be removed");
+            }
+        }));
     }
 }
 
@@ -445,7 +453,7 @@ async fn sweep(office: Arc<Office>) {
 
 type Opened = (PathBuf, File, Option<TempDir>, Sqlite, Depot);
 
-fn open_folder(folder: Option<PathBuf>) -> anyhow::Result<Opened> {
+fn open_folder(folder: Option<PathBuf>, recordings: Option<DepotConfig>) -> anyhow::Result<Opened> {
     let temporary = if folder.is_none() { Some(tempfile::tempdir()?) } else { None };
     let folder = folder.or_else(|| Some(temporary.as_ref()?.path().to_owned())).unwrap_or_default();
     make_private(&folder)?;
@@ -459,7 +467,7 @@ fn open_folder(folder: Option<PathBuf>) -> anyhow::Result<Opened> {
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
     let store = Sqlite::open(&folder.join("jobs.sqlite"))?;
-    let depot = Depot::open(folder.join("recordings"))?;
+    let depot = Depot::open(recordings.unwrap_or_else(|| DepotConfig::Folder(folder.join("recordings"))))?;
     Ok((folder, lock, temporary, store, depot))
 }
 

@@ -16,6 +16,7 @@ mod jobs;
 mod link;
 mod live;
 mod openai;
+mod overload;
 mod program;
 mod redis;
 mod sound;

@@ -1,3 +1,4 @@
-//! The store by itself, with a clock of its own.
+//! The store and the depot by themselves.
 
+mod depot;
 mod store;

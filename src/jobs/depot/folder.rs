@@ -1,16 +1,13 @@
-//! The recordings of jobs that are not over, each under the id of its job.
-//!
-//! Contract: what was put in is there after a crash, and half a recording never stands under its id. Blocks.
+//! Recordings in a folder.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
-/// Where recordings wait.
-pub(super) struct Depot(PathBuf);
+pub(super) struct Folder(PathBuf);
 
-impl Depot {
+impl Folder {
     /// A folder, which is made if need be.
     pub(super) fn open(folder: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
@@ -40,8 +37,11 @@ impl Depot {
     }
 
     /// Forgets a recording, if there is one.
-    pub(super) fn remove(&self, id: &str) {
-        drop(fs::remove_file(self.place(id)));
+    pub(super) fn remove(&self, id: &str) -> io::Result<()> {
+        match fs::remove_file(self.place(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// What is in it, half recordings included, by the names of their files.
