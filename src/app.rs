@@ -37,7 +37,11 @@ impl App {
         let listener = TcpListener::bind(http.address)
             .await
             .with_context(|| format!("cannot listen on {}", http.address))?;
-        let jobs = Jobs::open(jobs).await?;
+        let link = match link {
+            Some(link) => Some(Link::connect(link).await),
+            None => None,
+        };
+        let jobs = Jobs::open(jobs, link.clone()).await?;
         let started = tokio::task::spawn_blocking(move || {
             let (pool, workers) = start_engine(&engine)?;
             calibrate(&pool)?;
@@ -45,10 +49,6 @@ impl App {
         });
         let (pool, workers) = started.await.context("loading crashed")??;
         let transcriber = Transcriber::new(pool, pipeline);
-        let link = match link {
-            Some(link) => Some(Link::connect(link).await),
-            None => None,
-        };
         let cache = Cache::new(cache, link.clone());
         jobs.start(transcriber.clone(), cache.clone());
         Ok(Self { listener, http, rooms: Rooms { transcriber, jobs, link, cache }, workers })

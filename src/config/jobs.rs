@@ -33,6 +33,9 @@ pub(super) struct JobsFlags {
     /// How much of their results is kept, in megabytes; the oldest go first
     #[arg(long, env = "WHISPERWIRE_JOBS_KEEP_MB", default_value_t = 1024)]
     jobs_keep_mb: u64,
+    /// After how many seconds without a sign of life a shared job of another server is taken over
+    #[arg(long, env = "WHISPERWIRE_JOBS_TAKEOVER_SECONDS", default_value_t = 15, hide = true, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    jobs_takeover_seconds: u64,
     /// How often old jobs are looked for, in seconds
     #[arg(long, env = "WHISPERWIRE_JOBS_SWEEP_SECONDS", default_value_t = 60, hide = true)]
     jobs_sweep_seconds: u64,
@@ -48,6 +51,7 @@ impl JobsFlags {
         Ok(JobsConfig {
             recordings: self.recordings.as_deref().map(depot).transpose()?,
             folder: self.data_dir.or_else(|| default_folder(port)),
+            takeover: Duration::from_secs(self.jobs_takeover_seconds),
             running: self.max_concurrent_tasks.unwrap_or(workers).max(1),
             waiting: self.max_queued_tasks,
             attempts: self.max_task_attempts,

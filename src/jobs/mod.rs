@@ -34,12 +34,13 @@ pub use self::store::{Counts, Job, JobError, StoreError};
 pub use self::depot::{BucketConfig, DepotConfig};
 
 use self::depot::Depot;
-use self::store::{Hook, Keep, Millis, Query, Sqlite, Store};
+use self::store::{Hook, Keep, Millis, Query, Shared, Sqlite, Store};
 use self::webhook::{Courier, Secret, WebhookConfig};
 use self::wire::wire_delivery;
 pub use self::wire::{time, wire};
 use crate::cache::Cache;
 use crate::dialect::record;
+use crate::link::Link;
 use crate::pipeline::{TranscribeError, Transcriber};
 use crate::transcript::Transcript;
 
@@ -50,6 +51,8 @@ pub struct JobsConfig {
     pub folder: Option<PathBuf>,
     /// Where their recordings wait, if not in that folder.
     pub recordings: Option<DepotConfig>,
+    /// After how long without a sign of life a job of another server is taken over, where several share them.
+    pub takeover: Duration,
     /// How many are worked on at once.
     pub running: usize,
     /// How many may wait.
@@ -167,6 +170,8 @@ struct Office {
     /// What runs is put back.
     put_back: CancellationToken,
     tasks: TaskTracker,
+    /// Whether other servers have the same store.
+    shared: bool,
     /// One process has the folder to itself.
     _lock: File,
     /// A folder that ends with the process.
@@ -177,25 +182,44 @@ struct Office {
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Jobs {
-    /// Opens the store and puts back what was being worked on when the last process died. Blocks; must be called on
-    /// a runtime.
-    pub async fn open(config: JobsConfig) -> anyhow::Result<Self> {
+    /// Opens the store and puts back what was being worked on when the last process died. With a link, and a place
+    /// for recordings that other servers reach as well, the store is shared. Must be called on a runtime.
+    pub async fn open(config: JobsConfig, link: Option<Link>) -> anyhow::Result<Self> {
+        let alone = link.is_some() && config.recordings.is_none();
+        if alone {
+            tracing::info!("jobs are not shared: --recordings names no place that the other servers reach");
+        }
+        let link = link.filter(|_| !alone);
         let opened = tokio::task::spawn_blocking({
             let (folder, recordings) = (config.folder.clone(), config.recordings.clone());
             move || open_folder(folder, recordings)
         });
-        let (folder, lock, temporary, store, depot) = opened.await??;
-        let recovered = store.recover(config.attempts, now()).await?;
+        let (folder, lock, temporary, depot) = opened.await??;
+        let shared = link.is_some();
+        let store: Box<dyn Store> = match link {
+            Some(link) => Box::new(Shared::new(link, config.takeover)),
+            None => {
+                let file = folder.join("jobs.sqlite");
+                Box::new(tokio::task::spawn_blocking(move || Sqlite::open(&file)).await??)
+            }
+        };
+        let recovered = match store.recover(config.attempts, now()).await {
+            // It is there later, and so are the jobs.
+            Err(StoreError::Away) => 0,
+            recovered => recovered?,
+        };
         tracing::info!(
             folder = %folder.display(),
             durable = temporary.is_none(),
+            shared,
             recovered,
             "the store of jobs is open"
         );
         let jobs = Self(Arc::new(Office {
             courier: Arc::new(Courier::new(config.webhooks.clone())),
             config,
-            store: Box::new(store),
+            store,
+            shared,
             depot: Arc::new(depot),
             wake: Notify::new(),
             news: Notify::new(),
@@ -207,7 +231,10 @@ impl Jobs {
             _lock: lock,
             _folder: temporary,
         }));
-        jobs.clear_depot().await?;
+        // In a shared place there are recordings whose jobs another server is just about to keep.
+        if !shared {
+            jobs.clear_depot().await?;
+        }
         Ok(jobs)
     }
 
@@ -217,6 +244,9 @@ impl Jobs {
         office.tasks.spawn(runner::run(Arc::clone(office), transcriber, cache));
         office.tasks.spawn(deliver::run(Arc::clone(office)));
         office.tasks.spawn(sweep(Arc::clone(office)));
+        if office.shared {
+            office.tasks.spawn(take_over(Arc::clone(office)));
+        }
     }
 
     /// Takes nothing new and begins nothing new.
@@ -451,7 +481,26 @@ async fn sweep(office: Arc<Office>) {
     }
 }
 
-type Opened = (PathBuf, File, Option<TempDir>, Sqlite, Depot);
+/// Puts back what other servers left, when they are dead.
+async fn take_over(office: Arc<Office>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(office.config.takeover / 3) => {}
+            () = office.stop.cancelled() => return,
+        }
+        match office.store.recover(office.config.attempts, now()).await {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::warn!(jobs = count, "jobs of a server that gave no sign of life were put back");
+                office.wake.notify_one();
+                office.over();
+            }
+            Err(error) => tracing::debug!(%error, "no job can be taken over for now"),
+        }
+    }
+}
+
+type Opened = (PathBuf, File, Option<TempDir>, Depot);
 
 fn open_folder(folder: Option<PathBuf>, recordings: Option<DepotConfig>) -> anyhow::Result<Opened> {
     let temporary = if folder.is_none() { Some(tempfile::tempdir()?) } else { None };
@@ -466,9 +515,8 @@ fn open_folder(folder: Option<PathBuf>, recordings: Option<DepotConfig>) -> anyh
         ),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
-    let store = Sqlite::open(&folder.join("jobs.sqlite"))?;
     let depot = Depot::open(recordings.unwrap_or_else(|| DepotConfig::Folder(folder.join("recordings"))))?;
-    Ok((folder, lock, temporary, store, depot))
+    Ok((folder, lock, temporary, depot))
 }
 
 /// Recordings and transcripts are nobody else's business.

@@ -20,7 +20,8 @@ fn two_hundred_uploads_meet_eight_slots() {
     let mut program = whisperwire(folder.path());
     program.args(["serve", "--engine", "script", "--port", "0", "--log", "error", "--slots", "8"]);
     // Whoever gets a slot keeps it until everybody else has had their answer.
-    let served = Served::start(program.args(["--workers", "2", "--script-delay-ms", "500", "--cache-mb", "0"]));
+    let served =
+        Served::start(program.args(["--workers", "2", "--script-delay-ms", "500", "--cache-mb", "0"]));
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let url = format!("http://{}/v1/audio/transcriptions", served.address);
     let sound = wav(&speech(31.0));
@@ -46,7 +47,8 @@ fn two_hundred_uploads_meet_eight_slots() {
         };
         (answers, most.into_inner())
     });
-    let (done, refused): (Vec<&Answer>, Vec<&Answer>) = answers.iter().partition(|answer| answer.status == 200);
+    let (done, refused): (Vec<&Answer>, Vec<&Answer>) =
+        answers.iter().partition(|answer| answer.status == 200);
     assert!(done.len() >= SLOTS, "{} are done", done.len());
     for answer in &done {
         assert_eq!(answer.words(), whole);

@@ -4,8 +4,10 @@
 //! time and ends once, whoever tries again; a delivery is queued in the same step that ends its job. Times are
 //! milliseconds since 1970, told by the caller, so that a test can be its own clock.
 
+mod redis;
 mod sqlite;
 
+pub(super) use self::redis::Shared;
 pub(super) use self::sqlite::Sqlite;
 
 use futures_util::future::BoxFuture;
@@ -166,6 +168,9 @@ pub(super) type Stored<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 pub(super) const LOG: usize = 50;
 /// How long whoever took a due delivery has it to themselves.
 pub(super) const LEASE: Millis = 60_000;
+
+/// What is told of a job that was begun too often.
+const KILLER: &str = "The server went down each time it worked on this recording.";
 
 pub(super) trait Store: Send + Sync {
     /// Keeps a job, and its webhook if it has one. It is safe when this returns.

@@ -15,8 +15,8 @@ use whisperwire_protocol::job::{DeliveryStatus, JobStatus};
 use whisperwire_protocol::openai::TaskName;
 
 use super::{
-    Attempted, Counts, DeliveryLog, Due, Hook, Job, JobError, Keep, LEASE, LOG, Millis, Next, Outcome, Query,
-    Store, StoreError, Stored,
+    Attempted, Counts, DeliveryLog, Due, Hook, Job, JobError, KILLER, Keep, LEASE, LOG, Millis, Next,
+    Outcome, Query, Store, StoreError, Stored,
 };
 
 /// The shape of the file. A change needs a new number and a way from the old one.
@@ -459,9 +459,6 @@ impl Store for Sqlite {
         })
     }
 }
-
-/// What is told of a job that was begun too often.
-const KILLER: &str = "The server went down each time it worked on this recording.";
 
 fn find(change: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Job>> {
     change.prepare_cached("select * from jobs where id = ?1")?.query_row([id], read_job).optional()
