@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::feed::{Feed, Item};
+use super::meter::Intake;
 use crate::audio::AudioError;
 use crate::engine::pool::{Lane, Pool, Slot, Ticket};
 use crate::engine::{DecodeOptions, Effort, EngineError, Request};
@@ -25,6 +26,8 @@ pub(super) struct Stream {
     pub(super) language: Option<Language>,
     /// The most audio that is taken.
     pub(super) longest: Samples,
+    /// Whoever wants to know how much is taken.
+    pub(super) intake: Intake,
 }
 
 /// Whether somebody is speaking at this moment. It decides how urgent a window is, and nothing about the text.
@@ -161,6 +164,7 @@ impl Stream {
                     }
                 }
             }
+            self.intake.reach(self.session.received());
             if open && self.session.received() > self.longest {
                 (open, broken) = (false, Some(Cut::Audio(AudioError::TooLong { limit: self.longest })));
                 self.session.handle(Input::End);

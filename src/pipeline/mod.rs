@@ -7,6 +7,7 @@
 mod driver;
 mod feed;
 mod live;
+mod meter;
 mod outbox;
 mod source;
 
@@ -17,11 +18,13 @@ use tokio::sync::mpsc;
 
 pub use self::driver::Hangup;
 pub use self::live::{Ended, LiveStream, LiveWork, Over, Received};
+pub use self::meter::Meter;
 pub use self::outbox::{Cursor, Told};
 pub use self::source::{Progress, Source};
 
 use self::driver::{Cut, Listener, Profile, Stream};
 use self::feed::Feed;
+use self::meter::Intake;
 use crate::audio::{AudioError, FileOptions};
 use crate::engine::pool::{Overloaded, Pool, Slot};
 use crate::engine::{DecodeOptions, EngineTraits};
@@ -65,9 +68,17 @@ pub struct Work {
     pub language: Option<Language>,
     endpoint: EndpointConfig,
     window: WindowConfig,
+    /// Who is told how much audio is taken in.
+    meter: Option<Meter>,
 }
 
 impl Work {
+    /// Tells this meter how much audio is taken in.
+    #[must_use]
+    pub fn with_meter(self, meter: Option<Meter>) -> Self {
+        Self { meter, ..self }
+    }
+
     /// Other windows than the server's. The model's longest is never exceeded.
     #[must_use]
     pub fn with_window(self, longest: Samples) -> Self {
@@ -161,7 +172,7 @@ impl Transcriber {
     /// The defaults a request starts from.
     pub fn work(&self, options: DecodeOptions, language: Option<Language>) -> Work {
         let PipelineConfig { endpoint, window, .. } = &*self.config;
-        Work { options, language, endpoint: endpoint.clone(), window: window.clone() }
+        Work { options, language, endpoint: endpoint.clone(), window: window.clone(), meter: None }
     }
 
     /// How utterances end where nobody says otherwise: the probability above which speech begins, the silence that
@@ -179,6 +190,8 @@ impl Transcriber {
     /// All that decides a transcript beside its audio: equal fingerprints, equal text. It holds the prompt, so it
     /// is for hashing and for nobody's eyes.
     pub fn fingerprint(&self, work: &Work) -> String {
+        // Who pays for it changes nothing about it.
+        let work = work.clone().with_meter(None);
         // Debug forms name every field, those of tomorrow too, and write numbers exactly.
         format!("{} {} {:?} {work:?}", env!("CARGO_PKG_VERSION"), self.pool.identity(), self.config.vad)
     }
@@ -218,6 +231,7 @@ impl Transcriber {
             options: Arc::new(work.options),
             language,
             longest: self.config.file.limits.duration,
+            intake: Intake::new(work.meter),
         }
     }
 
