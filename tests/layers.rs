@@ -95,7 +95,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sysinfo", &["telemetry", "http"]),
     ("tokio_rustls", &["http"]),
     ("tokio_tungstenite", &["http"]),
-    ("toml", &["config", "engine/models"]),
+    ("toml", &["config", "engine/models", "http/keys"]),
     ("tower", &["http"]),
     ("tower_http", &["http"]),
     ("tracing_opentelemetry", &["telemetry"]),

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::cache::CacheFlags;
 use super::jobs::JobsFlags;
+use super::limits::{LimitConfig, LimitFlags, size};
 use super::redis::RedisFlags;
 use super::webhooks::WebhookFlags;
 use super::{
@@ -36,6 +37,8 @@ pub struct ServeFlags {
     webhooks: WebhookFlags,
     #[command(flatten)]
     cache: CacheFlags,
+    #[command(flatten)]
+    limits: LimitFlags,
     #[command(flatten)]
     redis: RedisFlags,
     #[command(flatten)]
@@ -114,6 +117,9 @@ struct HttpFlags {
     /// The largest upload, in megabytes
     #[arg(long, env = "WHISPERWIRE_MAX_UPLOAD_MB", default_value_t = 2048)]
     max_upload_mb: u64,
+    /// The same in bytes, or with a unit such as 25MB or 2GiB; stands above the other
+    #[arg(long, env = "WHISPERWIRE_MAX_FILE_SIZE", value_name = "SIZE", value_parser = size)]
+    max_file_size: Option<u64>,
     /// How long an upload may stand still, in seconds
     #[arg(long, env = "WHISPERWIRE_UPLOAD_TIMEOUT", default_value_t = 30)]
     upload_timeout: u64,
@@ -307,7 +313,7 @@ impl ServeFlags {
     pub fn config(self) -> Bad<ServeConfig> {
         let models = self.work.hub.clone().config();
         let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
-        let http = self.http.config(models)?;
+        let http = self.http.config(models, self.limits.config()?)?;
         let webhooks = self.webhooks.config();
         Ok(ServeConfig {
             jobs: self.jobs.config(http.address.port(), engine.pool.workers, webhooks)?,
@@ -345,11 +351,12 @@ impl ModelsFlags {
 }
 
 impl HttpFlags {
-    fn config(self, models: HubConfig) -> Bad<HttpConfig> {
+    fn config(self, models: HubConfig, limits: LimitConfig) -> Bad<HttpConfig> {
         let keys: Vec<String> = self.api_key.into_iter().filter(|key| !key.trim().is_empty()).collect();
-        if keys.is_empty() && !self.host.is_loopback() && !self.allow_anybody {
+        let keyless = keys.is_empty() && limits.keys_file.is_none();
+        if keyless && !self.host.is_loopback() && !self.allow_anybody {
             return Err(ConfigError::Bad(format!(
-                "--host {} would serve other machines without a key: give an --api-key, or --allow-anybody",
+                "--host {} would serve other machines without a key: give an --api-key or --api-keys-file, or --allow-anybody",
                 self.host
             )));
         }
@@ -363,7 +370,11 @@ impl HttpFlags {
             address: (self.host, self.port).into(),
             tls,
             api_keys: keys,
-            max_upload: self.max_upload_mb.max(1) * 1_000_000,
+            keys_file: limits.keys_file,
+            quotas: limits.quotas,
+            origins: limits.origins,
+            proxies: limits.proxies,
+            max_upload: self.max_file_size.unwrap_or(self.max_upload_mb.max(1) * 1_000_000),
             upload_timeout: Duration::from_secs(self.upload_timeout.max(1)),
             grace: Duration::from_secs(self.grace),
             accept_unknown_models: self.unknown_models == UnknownModels::Accept,

@@ -7,6 +7,7 @@
 mod cache;
 mod flags;
 mod jobs;
+mod limits;
 mod redis;
 mod webhooks;
 
@@ -179,6 +180,9 @@ const BROUGHT_NAMES: &[(&str, &str)] = &[
     ("WHISPERWIRE_HOST", "HOST"),
     ("WHISPERWIRE_PORT", "PORT"),
     ("WHISPERWIRE_API_KEY", "API_KEY"),
+    ("WHISPERWIRE_RATE_LIMITS", "RATE_LIMITS"),
+    ("WHISPERWIRE_ALLOWED_ORIGINS", "ALLOWED_ORIGINS"),
+    ("WHISPERWIRE_MAX_FILE_SIZE", "MAX_FILE_SIZE"),
     ("WHISPERWIRE_MODEL", "WHISPER_MODEL"),
     ("WHISPERWIRE_HUB_TOKEN", "HF_TOKEN"),
     ("WHISPERWIRE_HUB_ENDPOINT", "HF_ENDPOINT"),
@@ -342,6 +346,33 @@ mod tests {
     }
 
     #[test]
+    fn limits_origins_and_sizes_come_under_the_names_people_bring() {
+        let file = [
+            ("RATE_LIMITS", "10/minute,50/hour"),
+            ("ALLOWED_ORIGINS", "https://a.example,https://b.example"),
+            ("MAX_FILE_SIZE", "25MB"),
+        ];
+        let http = serve("--audio-limits 3600/hour", &file).expect("good").http;
+        assert_eq!(http.quotas.requests, "10/minute,50/hour".parse().ok());
+        assert_eq!(http.quotas.audio, "3600/hour".parse().ok());
+        assert_eq!(http.max_upload, 25_000_000);
+        let origins = ["https://a.example".to_owned(), "https://b.example".to_owned()];
+        assert_eq!(http.origins, crate::http::Origins::of(&origins).expect("origins"));
+        let http = serve("--max-upload-mb 7", &[]).expect("good").http;
+        assert_eq!((http.max_upload, http.quotas), (7_000_000, crate::http::Quotas::default()));
+    }
+
+    #[test]
+    fn a_file_of_keys_is_read_before_anything_is_bound() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys.toml");
+        let serve = || serve(&format!("--host 0.0.0.0 --api-keys-file {}", path.display()), &[]);
+        assert!(matches!(serve(), Err(ConfigError::Bad(why)) if why.starts_with("--api-keys-file ")));
+        std::fs::write(&path, "[alice]\nkey = \"hunter2\"\n").expect("it can be written");
+        assert!(serve().is_ok(), "with it, other machines may be served");
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for arguments in [
             "--port 70000",
@@ -354,6 +385,10 @@ mod tests {
             "--silence-ms 1",
             "--beam-size 9",
             "--webhook-timeout 0",
+            "--rate-limits lots",
+            "--max-streams-per-key 0",
+            "--trust-proxy everybody",
+            "--max-file-size 25apples",
             "--nonsense",
         ] {
             assert!(matches!(serve(arguments, &[]), Err(ConfigError::Usage(_))), "{arguments}");

@@ -18,6 +18,7 @@ use futures_util::StreamExt;
 use whisperwire_protocol::ErrorCode;
 use whisperwire_protocol::chat::ChatRequest;
 
+use super::auth::Principal;
 use super::error::ApiError;
 use super::intake::Intake;
 use super::openai::{Telling, check_model, stream_answer, work};
@@ -44,11 +45,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// `POST /v1/chat/completions`.
 pub(super) async fn completions(
     State(house): State<Arc<House>>,
+    Extension(principal): Extension<Principal>,
     Extension(intake): Extension<Intake>,
     body: Body,
 ) -> Result<Response, ApiError> {
     // A full house is told so before its visitor has carried everything in.
     drop(house.transcriber.admit()?);
+    house.limits.hear(&principal).await?;
     let body = receive(body, &intake, &house.config).await?;
     let unpack = {
         let house = house.clone();
@@ -63,7 +66,7 @@ pub(super) async fn completions(
         let source = house.transcriber.open(file).await;
         sources.push(source.map_err(|error| ApiError::from(&error).of(&param))?);
     }
-    let work = work(&house, order);
+    let work = work(&house, order).with_meter(house.limits.meter(&principal));
     if stream {
         let telling = Telling { slot, sources, work, keep: None, param: "messages" };
         return Ok(stream_answer(house, telling, ChunkRenderer::new(heading)));

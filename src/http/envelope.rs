@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 
+use super::auth::Principal;
 use super::error::{ApiError, Cause};
 use super::intake::Intake;
 
@@ -31,9 +32,10 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
     }
     let status = response.status().as_u16();
     let ms = started.elapsed().as_millis();
+    let key = response.extensions().get::<Principal>().map(Principal::called);
     match response.extensions().get::<Cause>() {
-        Some(Cause(cause)) => tracing::error!(%id, %method, path, status, ms, cause, "answered"),
-        None => tracing::info!(%id, %method, path, status, ms, "answered"),
+        Some(Cause(cause)) => tracing::error!(%id, %method, path, status, ms, key, cause, "answered"),
+        None => tracing::info!(%id, %method, path, status, ms, key, "answered"),
     }
     response
 }

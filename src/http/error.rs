@@ -76,6 +76,13 @@ impl ApiError {
         Self { native: true, ..self }
     }
 
+    /// In the words of whoever invented the route: live streams, jobs and webhooks are ours.
+    pub(super) fn in_words_of(self, path: &str) -> Self {
+        const OURS: [&str; 3] = ["/stream", "/jobs", "/webhooks"];
+        let path = path.strip_prefix("/v1").unwrap_or(path);
+        if OURS.iter().any(|ours| path.starts_with(ours)) { self.native() } else { self }
+    }
+
     /// The body, for an event stream that has already begun.
     pub(super) fn body(&self) -> ErrorBody {
         ErrorBody::new(self.code, &self.message, self.param.as_deref())

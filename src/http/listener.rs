@@ -1,5 +1,6 @@
 //! Connections: accepted, timed, and let go. `axum::serve` has no deadline for the head of a request.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::peer::Peer;
 use super::tls::{Greeting, HANDSHAKE, Tls};
 
 /// How long a client may take to send the head of a request.
@@ -34,9 +36,9 @@ pub async fn serve(
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD).keep_alive_timeout(HEAD);
     let open = GracefulShutdown::new();
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(BREATH).await;
@@ -48,11 +50,12 @@ pub async fn serve(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its delay");
         }
-        let (router, builder, watcher) = (router.clone(), builder.clone(), open.watcher());
+        let (answering, builder, watcher) =
+            (Answering { router: router.clone(), peer }, builder.clone(), open.watcher());
         match &tls {
-            None => drop(tokio::spawn(converse(builder, stream, router, watcher))),
+            None => drop(tokio::spawn(converse(builder, stream, answering, watcher))),
             Some(tls) => {
-                drop(tokio::spawn(secured(tls.clone(), builder, stream, router, watcher, stop.clone())));
+                drop(tokio::spawn(secured(tls.clone(), builder, stream, answering, watcher, stop.clone())));
             }
         }
     }
@@ -66,7 +69,7 @@ async fn secured(
     tls: Tls,
     builder: Builder<TokioExecutor>,
     stream: TcpStream,
-    router: Router,
+    answering: Answering,
     watcher: Watcher,
     stop: CancellationToken,
 ) {
@@ -75,20 +78,30 @@ async fn secured(
         () = stop.cancelled() => return,
     };
     match greeting {
-        Ok(Ok(Greeting::Tls(stream))) => converse(builder, stream, router, watcher).await,
+        Ok(Ok(Greeting::Tls(stream))) => converse(builder, stream, answering, watcher).await,
         Ok(Ok(Greeting::Plain(stream))) => {
-            converse(builder, stream, super::wants_tls(), watcher).await;
+            let answering = Answering { router: super::wants_tls(), ..answering };
+            converse(builder, stream, answering, watcher).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
         Err(_) => tracing::debug!("a handshake took too long"),
     }
 }
 
-async fn converse<S>(builder: Builder<TokioExecutor>, stream: S, router: Router, watcher: Watcher)
+/// What answers, and whom.
+#[derive(Clone)]
+struct Answering {
+    router: Router,
+    peer: SocketAddr,
+}
+
+async fn converse<S>(builder: Builder<TokioExecutor>, stream: S, answering: Answering, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let Answering { router, peer } = answering;
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
         router.clone().oneshot(request.map(Body::new))
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

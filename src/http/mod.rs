@@ -12,10 +12,14 @@ mod envelope;
 mod error;
 mod intake;
 mod jobs;
+mod keys;
+mod limit;
 mod listener;
 mod openai;
 mod ops;
+mod origin;
 mod page;
+mod peer;
 mod realtime;
 mod stream;
 mod tls;
@@ -36,11 +40,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use whisperwire_protocol::ErrorCode;
 
+pub use self::keys::KeysFile;
+pub use self::limit::{Quotas, Rate, Rates};
 pub use self::listener::serve;
+pub use self::origin::Origins;
+pub use self::peer::Network;
 pub use self::tls::Tls;
 
 use self::auth::Keys;
 use self::error::ApiError;
+use self::limit::Limits;
 use self::realtime::Secrets;
 use self::stream::Registry;
 use crate::cache::Cache;
@@ -58,6 +67,14 @@ pub struct HttpConfig {
     pub tls: Option<Tls>,
     /// Requests must bring one of them; none means that nobody needs one.
     pub api_keys: Vec<String>,
+    /// More of them, with limits of their own.
+    pub keys_file: Option<KeysFile>,
+    /// What a key may use that says nothing else, or without keys an address.
+    pub quotas: Quotas,
+    /// Whose pages may use the server.
+    pub origins: Origins,
+    /// Whose word is taken for where a request comes from.
+    pub proxies: Vec<Network>,
     /// The largest upload, in bytes.
     pub max_upload: u64,
     /// How long an upload may stand still.
@@ -86,6 +103,8 @@ impl std::fmt::Debug for HttpConfig {
             .field("address", &self.address)
             .field("tls", &self.tls.as_ref().map(Tls::certificate))
             .field("api_keys", &format_args!("{} ***", self.api_keys.len()))
+            .field("keys_file", &self.keys_file)
+            .field("quotas", &self.quotas)
             .field("max_upload", &self.max_upload)
             .field("upload_timeout", &self.upload_timeout)
             .field("grace", &self.grace)
@@ -110,7 +129,8 @@ struct House {
     transcriber: Transcriber,
     jobs: Jobs,
     config: HttpConfig,
-    keys: Keys,
+    keys: Arc<Keys>,
+    limits: Limits,
     started: Instant,
     /// What goes on after its handler has answered: event streams, WebSockets, and the live streams behind them.
     streams: TaskTracker,
@@ -132,7 +152,8 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
     let Rooms { transcriber, jobs, link, cache } = rooms;
     let streams = TaskTracker::new();
     let house = Arc::new(House {
-        keys: Keys::new(&config.api_keys),
+        keys: Arc::new(Keys::new(&config)),
+        limits: Limits::new(link.clone()),
         registry: Registry::new(config.idle_timeout),
         secrets: Secrets::default(),
         transcriber,
@@ -144,7 +165,16 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         started: Instant::now(),
         streams: streams.clone(),
     });
-    let v1 = Router::new()
+    house.announce_keys();
+    house.jobs.charge({
+        let (keys, limits) = (house.keys.clone(), house.limits.clone());
+        move |owner| limits.meter(&keys.owner(owner))
+    });
+    #[cfg(unix)]
+    tokio::spawn(auth::reread_on_hangup(house.clone(), house.stop.clone()));
+    let cors = house.config.origins.layer();
+    // Each layer encloses what stands above it. From outside in: the envelope, cross-origin rules, keys, limits.
+    let counted = Router::new()
         .route("/audio/transcriptions", post(openai::transcriptions))
         .route("/audio/transcriptions/{task_id}", get(jobs::task))
         .route("/audio/translations", post(openai::translations))
@@ -160,12 +190,17 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         .route("/realtime/transcription_sessions", post(realtime::transcription_sessions))
         .route("/stream", get(stream::socket).post(stream::exchange))
         .route("/streams", post(stream::create))
-        .route("/streams/{id}", get(stream::look).delete(stream::close))
-        .route("/streams/{id}/audio", post(stream::audio))
-        .route("/streams/{id}/messages", post(stream::message))
         .route("/webhooks", post(jobs::register))
         .route("/webhooks/deliveries", get(jobs::deliveries))
         .route("/webhooks/deliveries/{id}/redeliver", post(jobs::redeliver))
+        .route_layer(from_fn_with_state(house.clone(), limit::count));
+    // What belongs to a stream that was let in.
+    let within = Router::new()
+        .route("/streams/{id}", get(stream::look).delete(stream::close))
+        .route("/streams/{id}/audio", post(stream::audio))
+        .route("/streams/{id}/messages", post(stream::message));
+    let v1 = counted
+        .merge(within)
         .layer(DefaultBodyLimit::disable())
         .route_layer(from_fn_with_state(house.clone(), auth::require_key));
     // The same jobs, as clients of a WhisperX server know them.
@@ -174,6 +209,7 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         .route("/status/{id}", get(jobs::status))
         .route("/result/{id}", get(jobs::transcript))
         .route("/task/{id}", delete(jobs::remove))
+        .route_layer(from_fn_with_state(house.clone(), limit::count))
         .layer(DefaultBodyLimit::disable())
         .route_layer(from_fn_with_state(house.clone(), auth::require_key));
     let mut open = Router::new()
@@ -192,9 +228,26 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         .nest("/api/v1/transcribe", whisperx)
         .fallback(async || ApiError::no_route())
         .method_not_allowed_fallback(async || ApiError::wrong_method())
-        .layer(from_fn(envelope::wrap))
-        .with_state(house);
-    (router, streams)
+        .layer(from_fn_with_state(house.clone(), origin::guard));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    (router.layer(from_fn(envelope::wrap)).with_state(house), streams)
+}
+
+impl House {
+    /// Who may come in, for whoever reads the log.
+    fn announce_keys(&self) {
+        let address = self.config.address;
+        match self.keys.count() {
+            0 if address.ip().is_loopback() => {
+                tracing::info!(%address, "there is no API key: this machine alone is served, and everybody on it");
+            }
+            0 => tracing::warn!(%address, "there is no API key: whoever reaches this address is served"),
+            keys => tracing::info!(%address, keys, "requests must bring an API key"),
+        }
+    }
 }
 
 /// What answers plain HTTP where TLS is spoken. The connection is over then: whoever sent a key over it should not

@@ -65,6 +65,7 @@ async fn answer(house: Arc<House>, asked: Asked, task: Task) -> Result<Response,
     // A full house is told so before its visitor has carried everything in. The slot itself is taken afterwards,
     // so that slow uploads do not hold up fast ones, and only by those whose transcript has to be made.
     drop(house.transcriber.admit()?);
+    house.limits.hear(&asked.principal).await?;
     let upload = upload::receive_form(asked.form, &asked.intake, &house.config).await?;
     let form = TranscriptionForm::from_fields(&upload.fields, task == Task::Translate)?;
     if form.background {
@@ -81,7 +82,7 @@ async fn answer(house: Arc<House>, asked: Asked, task: Task) -> Result<Response,
         form.check()?;
     }
     check_model(&house, &form.model)?;
-    let work = work(&house, order(&form, traits, task)?);
+    let work = work(&house, order(&form, traits, task)?).with_meter(house.limits.meter(&asked.principal));
     let key = Key::new(&file.sha256, &house.transcriber.fingerprint(&work));
     let usage = asked.usage.with_field(form.cache);
     if form.stream {

@@ -18,7 +18,7 @@ mod wire;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ pub use self::wire::{time, wire};
 use crate::cache::Cache;
 use crate::dialect::record;
 use crate::link::Link;
-use crate::pipeline::{TranscribeError, Transcriber};
+use crate::pipeline::{Meter, TranscribeError, Transcriber};
 use crate::transcript::Transcript;
 
 /// How the back office works.
@@ -163,6 +163,8 @@ struct Office {
     news: Notify,
     /// Counts changes, for those who watch jobs.
     changed: watch::Sender<u64>,
+    /// Who is charged for the audio of an owner's jobs.
+    meters: OnceLock<MeterOf>,
     /// What is being worked on here.
     running: Mutex<HashMap<String, CancellationToken>>,
     /// Nothing new is begun.
@@ -177,6 +179,9 @@ struct Office {
     /// A folder that ends with the process.
     _folder: Option<TempDir>,
 }
+
+/// By the owner.
+type MeterOf = Box<dyn Fn(&str) -> Option<Meter> + Send + Sync>;
 
 /// How long a change may go unnoticed where nobody tells us of it.
 const LOOK: Duration = Duration::from_secs(1);
@@ -224,6 +229,7 @@ impl Jobs {
             wake: Notify::new(),
             news: Notify::new(),
             changed: watch::Sender::new(0),
+            meters: OnceLock::new(),
             running: Mutex::default(),
             stop: CancellationToken::new(),
             put_back: CancellationToken::new(),
@@ -247,6 +253,11 @@ impl Jobs {
         if office.shared {
             office.tasks.spawn(take_over(Arc::clone(office)));
         }
+    }
+
+    /// Charges the audio that is taken in for each owner's jobs from here on to what this gives. Heard once.
+    pub fn charge(&self, meters: impl Fn(&str) -> Option<Meter> + Send + Sync + 'static) {
+        drop(self.0.meters.set(Box::new(meters)));
     }
 
     /// Takes nothing new and begins nothing new.
@@ -439,6 +450,10 @@ const WEBHOOKS: usize = 10;
 impl Office {
     fn running(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meter(&self, owner: &str) -> Option<Meter> {
+        self.meters.get().and_then(|meters| meters(owner))
     }
 
     /// A job has changed.

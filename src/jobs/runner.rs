@@ -127,7 +127,8 @@ impl Running {
         let form = TranscriptionForm::from_fields(&job.fields, task == Task::Translate).map_err(refused)?;
         let Order { options, language, window, endpointing } =
             order(&form, transcriber.traits(), task).map_err(refused)?;
-        let mut work = transcriber.work(options, language).cut_as(endpointing);
+        let mut work =
+            transcriber.work(options, language).cut_as(endpointing).with_meter(office.meter(&job.owner));
         if let Some(longest) = window {
             work = work.with_window(longest);
         }

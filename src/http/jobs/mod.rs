@@ -79,6 +79,7 @@ impl House {
             return Err(FieldError::new("stream", message).into());
         }
         check_model(self, &form.model)?;
+        self.limits.hear(&self.keys.owner(principal.id())).await?;
         order(&form, traits, task)?;
         if form.webhook_secret.is_some() && form.webhook_url.is_none() {
             return Err(FieldError::new("webhook_secret", "webhook_secret needs a webhook_url.").into());

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ use whisperwire_protocol::realtime::{
 use whisperwire_protocol::{ErrorCode, FieldError};
 
 pub(super) use self::secrets::Secrets;
+use super::auth::Principal;
 use super::error::ApiError;
 use super::openai::check_model;
 use super::websocket::{READ_BUFFER, is_handshake, no_handshake};
@@ -39,6 +40,7 @@ const MOST_SECONDS: u64 = 7_200;
 /// `GET /v1/realtime`.
 pub(super) async fn connect(
     State(house): State<Arc<House>>,
+    Extension(principal): Extension<Principal>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -54,12 +56,14 @@ pub(super) async fn connect(
         Some(model) if settings.model.is_none() => settings.with_model(model),
         _ => settings,
     };
-    let work = house.realtime_work(&settings)?;
+    let mut live = house.realtime_work(&settings)?;
+    live.work = live.work.with_meter(house.limits.meter(&principal));
+    let permit = house.limits.stream(&principal).await?;
     let slot = house.transcriber.admit_stream()?;
     let Some(upgrade) = upgrade.ok().filter(|_| is_handshake(&headers)) else {
         return Ok(no_handshake(&headers, |error| error));
     };
-    let live = house.transcriber.open_stream(slot, work, house.stop.clone(), &house.streams);
+    let live = house.transcriber.open_stream(slot, live, house.stop.clone(), &house.streams);
     let conversation =
         Conversation::new(session_id(), shape(&headers), settings, house.model(), house.session_end());
     // The task that the upgrade starts is nobody's child: the server must know of it before it begins.
@@ -71,13 +75,14 @@ pub(super) async fn connect(
         .max_frame_size(MAX_MESSAGE);
     Ok(upgrade.on_upgrade(move |socket| async move {
         socket::talk(&house, socket, live, conversation).await;
-        drop(token);
+        drop((permit, token));
     }))
 }
 
 /// `POST /v1/realtime/client_secrets`.
 pub(super) async fn client_secrets(
     State(house): State<Arc<House>>,
+    Extension(principal): Extension<Principal>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let request = read(body).await?;
@@ -87,7 +92,8 @@ pub(super) async fn client_secrets(
     let session = request.session.unwrap_or_else(|| json!({}));
     let settings = SessionSettings::default().update(Shape::Ga, &session)?;
     house.realtime_work(&settings)?;
-    let (value, expires_at) = (house.secrets.lend(settings.clone(), seconds)?, epoch_seconds() + seconds);
+    let (value, expires_at) =
+        (house.secrets.lend(settings.clone(), seconds, principal)?, epoch_seconds() + seconds);
     let session = settings.to_json(Shape::Ga, &session_id(), house.model(), house.session_end());
     Ok(Json(ClientSecretResponse { value, expires_at, session }).into_response())
 }
@@ -95,6 +101,7 @@ pub(super) async fn client_secrets(
 /// `POST /v1/realtime/transcription_sessions`, the same in the beta shape.
 pub(super) async fn transcription_sessions(
     State(house): State<Arc<House>>,
+    Extension(principal): Extension<Principal>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let session = read(body).await?;
@@ -106,7 +113,8 @@ pub(super) async fn transcription_sessions(
     let seconds = lifetime(expires, BETA_SECONDS, "client_secret.expires_at")?;
     let settings = SessionSettings::default().update(Shape::Beta, &session)?;
     house.realtime_work(&settings)?;
-    let (value, expires_at) = (house.secrets.lend(settings.clone(), seconds)?, epoch_seconds() + seconds);
+    let (value, expires_at) =
+        (house.secrets.lend(settings.clone(), seconds, principal)?, epoch_seconds() + seconds);
     let mut session = settings.to_json(Shape::Beta, &session_id(), house.model(), house.session_end());
     session["client_secret"] = json!({ "value": value, "expires_at": expires_at });
     Ok(Json(session).into_response())

@@ -6,7 +6,7 @@ use dashmap::DashMap;
 use whisperwire_protocol::ErrorCode;
 use whisperwire_protocol::realtime::{EPHEMERAL_PREFIX, SessionSettings};
 
-use crate::http::auth::hash;
+use crate::http::auth::{Principal, hash};
 use crate::http::error::ApiError;
 
 /// Keys that may be out at a time.
@@ -19,11 +19,18 @@ pub(in crate::http) struct Secrets(DashMap<[u8; 32], Lent>);
 struct Lent {
     until: Instant,
     settings: SessionSettings,
+    /// Whose key it stands for.
+    lender: Principal,
 }
 
 impl Secrets {
     /// A new key, good for so many seconds.
-    pub(super) fn lend(&self, settings: SessionSettings, seconds: u64) -> Result<String, ApiError> {
+    pub(super) fn lend(
+        &self,
+        settings: SessionSettings,
+        seconds: u64,
+        lender: Principal,
+    ) -> Result<String, ApiError> {
         let now = Instant::now();
         if self.0.len() >= MOST {
             self.0.retain(|_, lent| lent.until > now);
@@ -34,31 +41,45 @@ impl Secrets {
         }
         let random = || uuid::Uuid::new_v4().simple().to_string();
         let key = format!("{EPHEMERAL_PREFIX}{}{}", random(), random());
-        self.0.insert(hash(&key), Lent { until: now + Duration::from_secs(seconds), settings });
+        self.0.insert(hash(&key), Lent { until: now + Duration::from_secs(seconds), settings, lender });
         Ok(key)
     }
 
     /// What sessions with this key are set to, while it is good.
-    pub(in crate::http) fn find(&self, key: &str) -> Option<SessionSettings> {
+    pub(super) fn find(&self, key: &str) -> Option<SessionSettings> {
+        self.look(key, |lent| lent.settings.clone())
+    }
+
+    /// Who lent it, while it is good.
+    pub(in crate::http) fn lender(&self, key: &str) -> Option<Principal> {
+        self.look(key, |lent| lent.lender.clone())
+    }
+
+    fn look<T>(&self, key: &str, at: impl FnOnce(&Lent) -> T) -> Option<T> {
         let lent = self.0.get(&hash(key))?;
-        (lent.until > Instant::now()).then(|| lent.settings.clone())
+        (lent.until > Instant::now()).then(|| at(&lent))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn a_key_is_good_until_its_time() {
         let secrets = Secrets::default();
         let settings = SessionSettings::default().with_model("whisper-1");
-        let key = secrets.lend(settings.clone(), 10).expect("there is room");
+        let key = secrets
+            .lend(settings.clone(), 10, Principal::anybody(None, Arc::default()))
+            .expect("there is room");
         assert!(key.starts_with("ek_") && key.len() > 60);
         assert_eq!(secrets.find(&key), Some(settings.clone()));
         assert_eq!(secrets.find(&key), Some(settings), "more than once");
         assert_eq!(secrets.find("ek_other"), None);
-        let over = secrets.lend(SessionSettings::default(), 0).expect("there is room");
+        let over = secrets
+            .lend(SessionSettings::default(), 0, Principal::anybody(None, Arc::default()))
+            .expect("there is room");
         assert_eq!(secrets.find(&over), None);
     }
 
@@ -66,12 +87,20 @@ mod tests {
     fn there_is_room_again_when_keys_expire() {
         let secrets = Secrets::default();
         for _ in 0..MOST {
-            secrets.lend(SessionSettings::default(), 0).expect("there is room");
+            secrets
+                .lend(SessionSettings::default(), 0, Principal::anybody(None, Arc::default()))
+                .expect("there is room");
         }
-        secrets.lend(SessionSettings::default(), 10).expect("the old ones went");
+        secrets
+            .lend(SessionSettings::default(), 10, Principal::anybody(None, Arc::default()))
+            .expect("the old ones went");
         for _ in 1..MOST {
-            secrets.lend(SessionSettings::default(), 10).expect("there is room");
+            secrets
+                .lend(SessionSettings::default(), 10, Principal::anybody(None, Arc::default()))
+                .expect("there is room");
         }
-        assert!(secrets.lend(SessionSettings::default(), 10).is_err());
+        assert!(
+            secrets.lend(SessionSettings::default(), 10, Principal::anybody(None, Arc::default())).is_err()
+        );
     }
 }

@@ -16,6 +16,7 @@ use super::registry::OpenStream;
 use super::sse;
 use super::ws::{forgotten, over};
 use crate::http::House;
+use crate::http::auth::Principal;
 use crate::http::error::ApiError;
 use crate::http::intake::Intake;
 
@@ -25,17 +26,19 @@ const LONGEST_MESSAGE: usize = 512 << 10;
 /// `POST /v1/streams`.
 pub(in crate::http) async fn create(
     State(house): State<Arc<House>>,
+    Extension(principal): Extension<Principal>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let settings = match text(body).await.map_err(ApiError::native)?.as_str().trim() {
-        "" => Ok(Settings::default()),
-        text => Settings::from_json(text),
+    open(&house, &principal, body).await.map_err(ApiError::native)
+}
+
+async fn open(house: &House, principal: &Principal, body: Body) -> Result<Response, ApiError> {
+    let settings = match text(body).await?.as_str().trim() {
+        "" => Settings::default(),
+        text => Settings::from_json(text)?,
     };
-    let stream = settings
-        .and_then(no_packets)
-        .map_err(ApiError::from)
-        .and_then(|settings| house.open_stream(settings, house.config.resume_grace.as_secs_f64()))
-        .map_err(ApiError::native)?;
+    let grace = house.config.resume_grace.as_secs_f64();
+    let stream = house.open_stream(principal, no_packets(settings)?, grace).await?;
     stream.fed_by_request();
     let location = format!("/v1/streams/{}", stream.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(house.ready(&stream))).into_response())

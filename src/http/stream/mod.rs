@@ -21,6 +21,7 @@ use whisperwire_protocol::{ErrorCode, FieldError};
 pub(super) use self::registry::Registry;
 use self::registry::{OpenStream, Wishes};
 use super::House;
+use super::auth::Principal;
 use super::error::ApiError;
 use super::openai::check_model;
 use super::websocket::NORMAL;
@@ -58,25 +59,33 @@ impl Ask {
 }
 
 impl House {
-    /// Opens a stream, or says why not. `grace` is in force where the client names none.
-    fn open_stream(&self, asked: Settings, grace: f64) -> Result<Arc<OpenStream>, ApiError> {
+    /// Opens a stream for somebody, or says why not. `grace` is in force where the client names none.
+    async fn open_stream(
+        &self,
+        principal: &Principal,
+        asked: Settings,
+        grace: f64,
+    ) -> Result<Arc<OpenStream>, ApiError> {
         self.refuse_while_stopping()?;
         let order = self.understand(&asked)?;
         let most = self.config.resume_grace.as_secs_f64();
         let grace = asked.grace.unwrap_or(grace).min(most);
         let asked = Settings { grace: Some(grace), ..asked };
+        let permit = self.limits.stream(principal).await?;
         let slot = self.transcriber.admit_stream()?;
-        let work = self.live_work(&order, grace > 0.0);
+        let mut work = self.live_work(&order, grace > 0.0);
+        work.work = work.work.with_meter(self.limits.meter(principal));
         let live = self.transcriber.open_stream(slot, work, self.stop.clone(), &self.streams);
         let wishes = Wishes { in_force: self.in_force(&asked, &order), view: order.view, asked };
-        Ok(self.registry.add(live, wishes))
+        Ok(self.registry.add(live, wishes, permit))
     }
 
     /// Whether a stream like this could be opened now.
-    fn could_open(&self, asked: &Settings) -> Result<(), ApiError> {
+    async fn could_open(&self, principal: &Principal, asked: &Settings) -> Result<(), ApiError> {
         self.refuse_while_stopping()?;
         self.understand(asked)?;
-        // The slot is only looked at.
+        // The permit and the slot are only looked at.
+        drop(self.limits.stream(principal).await?);
         drop(self.transcriber.admit_stream()?);
         Ok(())
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use whisperwire_protocol::stream::Settings;
 
 use crate::dialect::native::View;
+use crate::http::limit::Permit;
 use crate::pipeline::{Cursor, LiveStream};
 
 /// How often streams that nobody is on are looked for.
@@ -37,6 +38,8 @@ pub(super) struct OpenStream {
     /// Held by whoever sends.
     input: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
+    /// Its opener's leave to have one more stream.
+    _permit: Permit,
 }
 
 /// What a client asked for, and what became of it.
@@ -79,7 +82,7 @@ impl Registry {
     }
 
     /// Takes a new stream in. It has no reader yet.
-    pub(super) fn add(&self, live: LiveStream, wishes: Wishes) -> Arc<OpenStream> {
+    pub(super) fn add(&self, live: LiveStream, wishes: Wishes, permit: Permit) -> Arc<OpenStream> {
         let now = Instant::now();
         let stream = Arc::new(OpenStream {
             id: format!("stream_{}", uuid::Uuid::new_v4().simple()),
@@ -88,6 +91,7 @@ impl Registry {
             wishes: Mutex::new(wishes),
             input: Arc::default(),
             state: Mutex::new(State { reader: None, left: now, fed: now, by_requests: false }),
+            _permit: permit,
         });
         self.streams.insert(stream.id.clone(), stream.clone());
         stream

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Extension, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{Extension, Request, State};
+use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
@@ -17,6 +17,7 @@ use super::legs::no_packets;
 use super::registry::{OpenStream, Reader};
 use super::{Ask, settings_of_type, type_name};
 use crate::http::House;
+use crate::http::auth::Principal;
 use crate::http::error::ApiError;
 use crate::http::intake::Intake;
 
@@ -26,21 +27,16 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// `POST /v1/stream`.
 pub(in crate::http) async fn exchange(
     State(house): State<Arc<House>>,
-    Extension(intake): Extension<Intake>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
+    Extension(principal): Extension<Principal>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    begin(house, intake, &headers, query.as_deref(), body).map_err(ApiError::native)
+    begin(house, &principal, request).await.map_err(ApiError::native)
 }
 
-fn begin(
-    house: Arc<House>,
-    intake: Intake,
-    headers: &HeaderMap,
-    query: Option<&str>,
-    body: Body,
-) -> Result<Response, ApiError> {
+async fn begin(house: Arc<House>, principal: &Principal, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let (headers, query) = (&parts.headers, parts.uri.query());
+    let intake = parts.extensions.get::<Intake>().cloned().ok_or_else(|| ApiError::internal("no intake"))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let Ask::Open(settings) = Ask::read(query)? else {
         let message = "An exchange cannot be resumed; use a WebSocket, or two legs.";
@@ -49,7 +45,7 @@ fn begin(
     let settings = settings_of_type(content_type.unwrap_or_default())?.with(*settings);
     settings.check()?;
     let settings = no_packets(settings)?;
-    let stream = house.open_stream(settings, 0.0)?;
+    let stream = house.open_stream(principal, settings, 0.0).await?;
     let reader = house.registry.read(&stream, 0).ok_or_else(super::ws::forgotten)?;
     // The body is read beside the answer, and by nobody else.
     intake.take_over();

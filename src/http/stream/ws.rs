@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -19,6 +19,7 @@ use whisperwire_protocol::stream::{ClientMessage, MAX_MESSAGE, SUBPROTOCOL, Serv
 use super::registry::{OpenStream, Reader};
 use super::{Ask, complaint, fatal, unnumbered};
 use crate::http::House;
+use crate::http::auth::Principal;
 use crate::http::error::ApiError;
 use crate::http::websocket::{
     FAREWELL, LINGER, NORMAL, Parting, READ_BUFFER, SEND, fault, is_handshake, no_handshake, part,
@@ -36,35 +37,36 @@ const ECHO: usize = 32 << 20;
 /// Answers to a client's messages that may wait to be sent.
 const REPLIES: usize = 16;
 
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+type Handshake = (HeaderMap, Result<WebSocketUpgrade, WebSocketUpgradeRejection>);
 
 /// `GET /v1/stream`.
 pub(in crate::http) async fn socket(
     State(house): State<Arc<House>>,
-    headers: HeaderMap,
+    Extension(principal): Extension<Principal>,
     RawQuery(query): RawQuery,
-    upgrade: Upgrade,
+    shake: Handshake,
 ) -> Result<Response, ApiError> {
-    open(house, &headers, query.as_deref(), upgrade).await.map_err(ApiError::native)
+    open(house, &principal, query.as_deref(), shake).await.map_err(ApiError::native)
 }
 
 async fn open(
     house: Arc<House>,
-    headers: &HeaderMap,
+    principal: &Principal,
     query: Option<&str>,
-    upgrade: Upgrade,
+    (headers, upgrade): Handshake,
 ) -> Result<Response, ApiError> {
+    let headers = &headers;
     let ask = Ask::read(query)?;
     let Some(upgrade) = upgrade.ok().filter(|_| is_handshake(headers)) else {
         // Browsers do not show their scripts why a handshake failed; a plain request tells.
         match &ask {
-            Ask::Open(settings) => house.could_open(settings)?,
+            Ask::Open(settings) => house.could_open(principal, settings).await?,
             Ask::Resume { stream, .. } => drop(house.registry.find(stream).ok_or_else(over)?),
         }
         return Ok(no_handshake(headers, ApiError::native));
     };
     let stream = match &ask {
-        Ask::Open(settings) => house.open_stream((**settings).clone(), 0.0)?,
+        Ask::Open(settings) => house.open_stream(principal, (**settings).clone(), 0.0).await?,
         Ask::Resume { stream, .. } => house.registry.find(stream).ok_or_else(over)?,
     };
     let after = if let Ask::Resume { after, .. } = ask { after } else { 0 };
