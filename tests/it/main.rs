@@ -13,6 +13,8 @@ mod drain;
 mod hangup;
 mod house;
 mod jobs;
+mod keys;
+mod limits;
 mod link;
 mod live;
 mod openai;

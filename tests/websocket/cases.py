@@ -392,7 +392,7 @@ def all_handshakes():
     yield case("only unknown subprotocols", "4.2.2", unknown, (101,), headers={"Sec-WebSocket-Protocol": None})
     known = {"Sec-WebSocket-Protocol": "chat, whisperwire.v1, whisperwire.key.abc"}
     yield case("ours among subprotocols", "4.2.2", known, (101,), headers={"Sec-WebSocket-Protocol": "whisperwire.v1"})
-    yield case("Origin of another site, without a browser's rights", "10.2", {"Origin": "null"}, (101,), headers=good)
+    yield case("Origin of another site, without a browser's rights", "10.2", {"Origin": "null"}, (403,))
     deflate = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits, x-unknown"}
     yield case("unknown header lines", "4.1", {"X-Something": "\xe4" * 40}, (101,), headers=good)
     yield case("extensions that are not offered", "9.1", deflate, (101,), headers={"Sec-WebSocket-Extensions": None})

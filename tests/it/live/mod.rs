@@ -12,10 +12,10 @@ mod gone;
 mod keys;
 mod legs;
 mod overload;
-mod realtime;
+pub(crate) mod realtime;
 mod resume;
 mod rules;
-mod socket;
+pub(crate) mod socket;
 mod sse;
 mod story;
 mod words;
@@ -62,7 +62,7 @@ fn between_words(seconds: f64) -> usize {
 }
 
 /// Signed 16-bit samples.
-fn s16le(pcm: &[f32]) -> Vec<u8> {
+pub(crate) fn s16le(pcm: &[f32]) -> Vec<u8> {
     pcm.iter().flat_map(|sample| ((sample * 32_767.0) as i16).to_le_bytes()).collect()
 }
 

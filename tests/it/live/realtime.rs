@@ -19,12 +19,12 @@ use crate::program::{Served, whisperwire};
 use crate::sound::{quiet, scripted, speech};
 
 /// A client that reads when it is asked to. Dropping it drops the connection, without a word to the server.
-struct Session {
+pub(crate) struct Session {
     socket: WebSocketStream<TcpStream>,
 }
 
 impl Session {
-    async fn open(
+    pub(crate) async fn open(
         address: SocketAddr,
         query: &str,
         headers: &[(&'static str, &str)],
