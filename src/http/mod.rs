@@ -239,13 +239,13 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
 impl House {
     /// Who may come in, for whoever reads the log.
     fn announce_keys(&self) {
-        let address = self.config.address;
+        let host = self.config.address.ip();
         match self.keys.count() {
-            0 if address.ip().is_loopback() => {
-                tracing::info!(%address, "there is no API key: this machine alone is served, and everybody on it");
+            0 if host.is_loopback() => {
+                tracing::info!(%host, "there is no API key: this machine alone is served, and everybody on it");
             }
-            0 => tracing::warn!(%address, "there is no API key: whoever reaches this address is served"),
-            keys => tracing::info!(%address, keys, "requests must bring an API key"),
+            0 => tracing::warn!(%host, "there is no API key: whoever reaches this address is served"),
+            keys => tracing::info!(%host, keys, "requests must bring an API key"),
         }
     }
 }

@@ -113,7 +113,7 @@ fn streams_are_counted_until_they_have_ended() {
     let file = keys_file(folder.path(), "[alice]\nkey = \"alice's\"\n[bob]\nkey = \"bob's\"\nstreams = 2\n");
     let house = TestHouse::start(&["--api-keys-file", &file, "--max-streams-per-key", "1"]);
     let open = |query: &'static str, who: &'static [(&'static str, &'static str)]| {
-        runtime().block_on(Socket::at(house.address, query, who))
+        runtime().block_on(Socket::at(house.address, query, who)).map_err(Box::new)
     };
     let first = open("", ALICE).expect("the first");
     let Err(second) = open("", ALICE) else { panic!("one too many") };
