@@ -7,7 +7,8 @@
 //! that has a key was given one, and what it sends without is refused anyway.
 //!
 //! A page can also point its own name at 127.0.0.1, and is this host then. So a server without keys, which serves its
-//! own machine alone, answers to no public name: to addresses, and to names without a dot, which nobody can register.
+//! own machine alone, answers to no public name: to addresses, and to names that nobody can register, without a dot
+//! or under `.localhost` (RFC 6761) and `.internal`, as containers call the machine they run on.
 //!
 //! Programs name no origin, and all of this does not concern them.
 
@@ -175,7 +176,8 @@ fn name(host: &str) -> String {
 /// A name that no stranger can point at this machine.
 fn is_private(name: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
-    address.parse::<IpAddr>().is_ok() || !name.contains('.') || name.ends_with(".localhost")
+    let reserved = [".localhost", ".internal"].iter().any(|end| name.ends_with(end));
+    address.parse::<IpAddr>().is_ok() || !name.contains('.') || reserved
 }
 
 #[cfg(test)]
@@ -209,10 +211,24 @@ mod tests {
 
     #[test]
     fn names_that_strangers_could_own_are_told_from_others() {
-        for ours in ["localhost", "app.localhost", "127.0.0.1", "[::1]", "192.168.1.7", "whisper"] {
+        for ours in [
+            "localhost",
+            "app.localhost",
+            "host.docker.internal",
+            "127.0.0.1",
+            "[::1]",
+            "192.168.1.7",
+            "whisper",
+        ] {
             assert!(is_private(&name(ours)), "{ours}");
         }
-        for theirs in ["evil.example", "127.0.0.1.nip.example", "localhost.evil.example", "Evil.Example."] {
+        for theirs in [
+            "evil.example",
+            "127.0.0.1.nip.example",
+            "localhost.evil.example",
+            "notinternal.example",
+            "Evil.Example.",
+        ] {
             assert!(!is_private(&name(theirs)), "{theirs}");
         }
     }
