@@ -92,7 +92,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("subtle", &["http"]),
     ("symphonia", &["audio"]),
     ("symphonia_adapter_libopus", &["audio"]),
-    ("sysinfo", &["telemetry", "http"]),
+    ("sysinfo", &["telemetry", "http", "app"]),
     ("tokio_rustls", &["http"]),
     ("tokio_tungstenite", &["http"]),
     ("toml", &["config", "engine/models", "http/keys"]),

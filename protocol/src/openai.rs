@@ -314,6 +314,33 @@ pub struct ModelDetails {
     /// One honest sentence about its quality, where one is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caveat: Option<String>,
+    /// Whether it is in memory.
+    #[serde(default)]
+    pub state: ModelState,
+    /// Bytes of memory that it takes, as far as that is known; 0 if it is not loaded.
+    #[serde(default)]
+    pub memory: u64,
+    /// When a transcription last began or ended with it, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<u64>,
+    /// Transcriptions in progress.
+    #[serde(default)]
+    pub active: u64,
+}
+
+/// Where a model is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelState {
+    /// In memory; servers that do not say are servers that have one model, which is.
+    #[default]
+    Loaded,
+    /// On its way into memory.
+    Loading,
+    /// On the server's disk.
+    Unloaded,
+    /// It could not be loaded, and will be tried again.
+    Failed,
 }
 
 /// Whole numbers without a decimal point, as OpenAI writes them.

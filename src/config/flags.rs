@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::cache::CacheFlags;
 use super::jobs::JobsFlags;
 use super::limits::{LimitConfig, LimitFlags, size};
+use super::models::ShelfFlags;
 use super::redis::RedisFlags;
 use super::webhooks::WebhookFlags;
 use super::{
@@ -35,6 +36,8 @@ pub struct ServeFlags {
     jobs: JobsFlags,
     #[command(flatten)]
     webhooks: WebhookFlags,
+    #[command(flatten)]
+    models: ShelfFlags,
     #[command(flatten)]
     cache: CacheFlags,
     #[command(flatten)]
@@ -311,14 +314,15 @@ struct LogFlags {
 impl ServeFlags {
     /// Checks across flags and converts to what the rooms use.
     pub fn config(self) -> Bad<ServeConfig> {
-        let models = self.work.hub.clone().config();
+        let hub = self.work.hub.clone().config();
         let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
-        let http = self.http.config(models, self.limits.config()?)?;
+        let http = self.http.config(hub, self.limits.config()?)?;
         let webhooks = self.webhooks.config();
         Ok(ServeConfig {
             jobs: self.jobs.config(http.address.port(), engine.pool.workers, webhooks)?,
             link: self.redis.config()?,
             cache: self.cache.config(),
+            models: self.models.config(&engine)?,
             http,
             engine,
             pipeline,

@@ -8,6 +8,7 @@ mod cache;
 mod flags;
 mod jobs;
 mod limits;
+mod models;
 mod redis;
 mod webhooks;
 
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use self::flags::{ModelsFlags, ServeFlags, TranscribeFlags};
+pub use self::models::{ModelsConfig, OnRequest, ScriptModel};
 
 use crate::cache::CacheConfig;
 use crate::engine::models::{HubConfig, Spec};
@@ -66,6 +68,8 @@ pub struct ServeConfig {
     pub http: HttpConfig,
     /// The engine room.
     pub engine: EngineConfig,
+    /// What is kept in memory.
+    pub models: ModelsConfig,
     /// How audio becomes text.
     pub pipeline: PipelineConfig,
     /// The back office.
@@ -192,6 +196,7 @@ const BROUGHT_NAMES: &[(&str, &str)] = &[
     ("WHISPERWIRE_MAX_CONCURRENT_TASKS", "MAX_CONCURRENT_TASKS"),
     ("WHISPERWIRE_REDIS", "REDIS_URL"),
     ("WHISPERWIRE_CACHE_TTL", "CACHE_TTL"),
+    ("WHISPERWIRE_MODEL_UNLOAD_IDLE_MINUTES", "MODEL_UNLOAD_IDLE_MINUTES"),
 ];
 
 struct Environment {
@@ -373,6 +378,26 @@ mod tests {
     }
 
     #[test]
+    fn models_stay_as_long_as_is_said() {
+        let models = |arguments: &str, file: &[(&str, &str)]| serve(arguments, file).expect("good").models;
+        let usual = models("", &[]);
+        assert_eq!(
+            (usual.idle, usual.memory, usual.lazy, usual.on_request),
+            (None, None, false, OnRequest::Local)
+        );
+        let brought = models("--models-memory-mb 8000", &[("MODEL_UNLOAD_IDLE_MINUTES", "30")]);
+        assert_eq!(
+            (brought.idle.map(|idle| idle.as_secs()), brought.memory),
+            (Some(1800), Some(8_000_000_000))
+        );
+        assert_eq!(models("--model-unload-idle-minutes 0", &[]).idle, None);
+        let several = models("--script-models b=10,script=20 --preload b", &[]).script;
+        let several: Vec<_> = several.iter().map(|model| (model.name.as_str(), model.bytes)).collect();
+        assert_eq!(several, [("script", 20_000_000), ("b", 10_000_000)]);
+        assert!(matches!(serve("--preload nobody", &[]), Err(ConfigError::Bad(_))));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for arguments in [
             "--port 70000",
@@ -389,6 +414,9 @@ mod tests {
             "--max-streams-per-key 0",
             "--trust-proxy everybody",
             "--max-file-size 25apples",
+            "--model-unload-idle-minutes soon",
+            "--model-unload-idle-minutes=-1",
+            "--models-on-request all",
             "--nonsense",
         ] {
             assert!(matches!(serve(arguments, &[]), Err(ConfigError::Usage(_))), "{arguments}");

@@ -42,7 +42,7 @@ pub trait Recognizer: Send {
 }
 
 /// What an engine is and can do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EngineTraits {
     /// The name people know the model by.
     pub name: String,

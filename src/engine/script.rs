@@ -17,6 +17,9 @@ use super::{Abort, Effort, Engine, EngineError, EngineTraits, Recognizer, Reques
 use crate::language::Language;
 use crate::transcript::{Phrase, Recognition, Samples, Span, Token, Word};
 
+/// What the scripted engine is called.
+pub const NAME: &str = "script";
+
 /// How the scripted engine behaves, apart from what it hears.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScriptConfig {
@@ -39,8 +42,13 @@ pub struct Script {
 impl Script {
     /// An engine that behaves as `config` says.
     pub fn new(config: ScriptConfig) -> Self {
+        Self::named(NAME, config)
+    }
+
+    /// The same under a name of its own, where there are to be several.
+    pub fn named(name: &str, config: ScriptConfig) -> Self {
         let traits = EngineTraits {
-            name: "script".to_owned(),
+            name: name.to_owned(),
             languages: Language::all().collect(),
             translates: true,
             max_window: Samples::from_millis(30_000),

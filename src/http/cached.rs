@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use super::House;
 use super::error::ApiError;
 use crate::cache::{Key, Outcome};
-use crate::pipeline::Work;
+use crate::pipeline::{Transcriber, Work};
 use crate::transcript::Transcript;
 
 /// What a request wants of the cache, by its `Cache-Control` and by its form.
@@ -61,15 +61,20 @@ impl<S: Sync> FromRequestParts<S> for Usage {
     }
 }
 
+/// What has to be done where no transcript is kept.
+pub(super) struct Wanted {
+    pub(super) transcriber: Transcriber,
+    pub(super) work: Work,
+    pub(super) file: File,
+}
+
 /// The transcript of an upload: from the cache, from another request that is having it made, or made now. A slot is
 /// only taken in the last case.
 pub(super) async fn transcript(
     house: &House,
     (key, usage): (Key, Usage),
-    file: File,
-    work: Work,
+    Wanted { transcriber, work, file }: Wanted,
 ) -> Result<(Arc<Transcript>, Outcome), ApiError> {
-    let transcriber = house.transcriber.clone();
     let begin = async move || transcriber.transcribe_file(file, work).await;
     if usage == Usage::All {
         return house.cache.transcript(key, begin).await.map_err(|error| (&*error).into());

@@ -15,16 +15,18 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::read::DecoderReader;
 use futures_util::StreamExt;
+use tokio::runtime::Handle;
 use whisperwire_protocol::ErrorCode;
 use whisperwire_protocol::chat::ChatRequest;
 
 use super::auth::Principal;
 use super::error::ApiError;
 use super::intake::Intake;
-use super::openai::{Telling, check_model, stream_answer, work};
+use super::openai::{Telling, stream_answer, work};
 use super::{House, HttpConfig};
 use crate::dialect::chat::{ChunkRenderer, Heading, Recording, order, render};
 use crate::dialect::openai::Order;
+use crate::pipeline::Transcriber;
 
 /// What the names of OpenAI's chat models begin with that take recordings.
 const HEARING: [&str; 3] = ["gpt-audio", "gpt-4o-audio-preview", "gpt-4o-mini-audio-preview"];
@@ -50,30 +52,30 @@ pub(super) async fn completions(
     body: Body,
 ) -> Result<Response, ApiError> {
     // A full house is told so before its visitor has carried everything in.
-    drop(house.transcriber.admit()?);
+    house.shelf.crew().has_room()?;
     house.limits.hear(&principal).await?;
     let body = receive(body, &intake, &house.config).await?;
     let unpack = {
         let house = house.clone();
         move || unpack(&body, &house)
     };
-    let Question { heading, stream, order, recordings } =
+    let Question { transcriber, heading, stream, order, recordings } =
         tokio::task::spawn_blocking(unpack).await.map_err(ApiError::internal)??;
-    let slot = house.transcriber.admit()?;
+    let slot = transcriber.admit()?;
     let mut sources = Vec::with_capacity(recordings.len());
     for (param, file) in recordings {
         // All of them before the first event, so that bad audio is an error of its own.
-        let source = house.transcriber.open(file).await;
+        let source = transcriber.open(file).await;
         sources.push(source.map_err(|error| ApiError::from(&error).of(&param))?);
     }
-    let work = work(&house, order).with_meter(house.limits.meter(&principal));
+    let work = work(&transcriber, order).with_meter(house.limits.meter(&principal));
     if stream {
-        let telling = Telling { slot, sources, work, keep: None, param: "messages" };
+        let telling = Telling { transcriber, slot, sources, work, keep: None, param: "messages" };
         return Ok(stream_answer(house, telling, ChunkRenderer::new(heading)));
     }
     let mut transcripts = Vec::with_capacity(sources.len());
     for source in sources {
-        let transcribe = house.transcriber.transcribe(slot.clone(), source, work.clone(), None);
+        let transcribe = transcriber.transcribe(slot.clone(), source, work.clone(), None);
         let transcript = transcribe.await.map_err(|error| ApiError::transcribing(&error, "messages"))?;
         transcripts.push(transcript);
     }
@@ -83,6 +85,7 @@ pub(super) async fn completions(
 
 /// A request without its body.
 struct Question {
+    transcriber: Transcriber,
     heading: Heading,
     stream: bool,
     order: Order,
@@ -127,15 +130,14 @@ fn too_large(config: &HttpConfig) -> ApiError {
 /// Reads a body and puts its recordings on the disk. Blocks.
 fn unpack(body: &[u8], house: &House) -> Result<Question, ApiError> {
     let request = ChatRequest::read(body)?;
-    let traits = house.transcriber.traits();
-    if !traits.takes_placeholders {
+    if !house.shelf.takes_placeholders() {
         request.check()?;
     }
     // Whoever asks a model of OpenAI's that hears means the one that hears here.
-    if !HEARING.iter().any(|name| request.model.0.starts_with(name)) {
-        check_model(house, &request.model.0)?;
-    }
-    let (order, recordings) = order(&request, traits)?;
+    let hears = HEARING.iter().any(|name| request.model.0.starts_with(name));
+    let model = if hears { None } else { Some(&*request.model.0) };
+    let transcriber = Handle::current().block_on(house.transcriber(model))?;
+    let (order, recordings) = order(&request, transcriber.traits())?;
     let mut room = limit(&house.config);
     let recordings = recordings.into_iter().map(|recording| {
         let file = decode(&recording, &mut room, &house.config)?;
@@ -149,7 +151,7 @@ fn unpack(body: &[u8], house: &House) -> Result<Question, ApiError> {
         spoken: request.wants_audio(),
         usage: request.wants_usage(),
     };
-    Ok(Question { heading, stream: request.stream.unwrap_or(false), order, recordings })
+    Ok(Question { transcriber, heading, stream: request.stream.unwrap_or(false), order, recordings })
 }
 
 /// One recording as a file without a name.

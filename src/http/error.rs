@@ -63,6 +63,16 @@ impl ApiError {
         Self { param: Some(param.to_owned()), ..self }
     }
 
+    /// It is worth coming back after so many seconds.
+    pub(super) fn come_back_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// With what only the log may know.
+    pub(super) fn because(self, source: impl std::fmt::Display) -> Self {
+        Self { source: Some(source.to_string()), ..self }
+    }
+
     /// What went wrong with a transcription, where its audio came in this field.
     pub(super) fn transcribing(error: &TranscribeError, param: &str) -> Self {
         match error {

@@ -15,6 +15,7 @@ mod jobs;
 mod keys;
 mod limit;
 mod listener;
+mod models;
 mod openai;
 mod ops;
 mod origin;
@@ -56,7 +57,7 @@ use crate::cache::Cache;
 use crate::engine::models::HubConfig;
 use crate::jobs::Jobs;
 use crate::link::Link;
-use crate::pipeline::{TranscribeError, Transcriber};
+use crate::pipeline::{Shelf, TranscribeError};
 
 /// How the server presents itself.
 #[derive(Clone)]
@@ -114,8 +115,8 @@ impl std::fmt::Debug for HttpConfig {
 
 /// What stands behind the skin.
 pub struct Rooms {
-    /// What makes transcripts.
-    pub transcriber: Transcriber,
+    /// What makes transcripts, by model.
+    pub shelf: Shelf,
     /// What is done later.
     pub jobs: Jobs,
     /// The Redis that is shared with other servers, if there is one.
@@ -126,12 +127,14 @@ pub struct Rooms {
 
 /// What handlers share.
 struct House {
-    transcriber: Transcriber,
+    shelf: Shelf,
     jobs: Jobs,
     config: HttpConfig,
     keys: Arc<Keys>,
     limits: Limits,
     started: Instant,
+    /// The same moment in seconds since 1970.
+    started_at: u64,
     /// What goes on after its handler has answered: event streams, WebSockets, and the live streams behind them.
     streams: TaskTracker,
     /// The live streams of our own protocol.
@@ -149,20 +152,21 @@ struct House {
 /// All routes and layers. The tracker tells when the last stream has ended, which all do after `stop`. Must be called
 /// on a runtime.
 pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Router, TaskTracker) {
-    let Rooms { transcriber, jobs, link, cache } = rooms;
+    let Rooms { shelf, jobs, link, cache } = rooms;
     let streams = TaskTracker::new();
     let house = Arc::new(House {
         keys: Arc::new(Keys::new(&config)),
         limits: Limits::new(link.clone()),
         registry: Registry::new(config.idle_timeout),
         secrets: Secrets::default(),
-        transcriber,
+        shelf,
         jobs,
         link,
         cache,
         config,
         stop,
         started: Instant::now(),
+        started_at: epoch_seconds(),
         streams: streams.clone(),
     });
     house.announce_keys();
@@ -183,8 +187,9 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         .route("/jobs/{id}", get(jobs::look).delete(jobs::delete))
         .route("/jobs/{id}/result", get(jobs::result))
         .route("/jobs/{id}/events", get(jobs::events))
-        .route("/models", get(ops::models))
-        .route("/models/{*id}", get(ops::model).delete(ops::delete_model))
+        .route("/models", get(models::list))
+        // Of what is posted there, the one path that ends in /load is a route.
+        .route("/models/{*id}", get(models::look).post(models::load).delete(models::delete))
         .route("/realtime", get(realtime::connect))
         .route("/realtime/client_secrets", post(realtime::client_secrets))
         .route("/realtime/transcription_sessions", post(realtime::transcription_sessions))

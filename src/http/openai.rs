@@ -13,7 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
-use whisperwire_protocol::{ErrorCode, FieldError, TranscriptionForm};
+use whisperwire_protocol::{FieldError, TranscriptionForm};
 
 use super::auth::Principal;
 use super::cached::{self, Usage};
@@ -24,9 +24,8 @@ use crate::cache::{Key, Outcome};
 use crate::dialect::Narrator;
 use crate::dialect::openai::{Order, StreamRenderer, order, render};
 use crate::engine::Task;
-use crate::engine::models::request_name_known;
 use crate::engine::pool::Slot;
-use crate::pipeline::{Source, TranscribeError, Work};
+use crate::pipeline::{Source, TranscribeError, Transcriber, Work};
 use crate::transcript::Transcript;
 
 type Form = Result<Multipart, MultipartRejection>;
@@ -64,7 +63,7 @@ struct Asked {
 async fn answer(house: Arc<House>, asked: Asked, task: Task) -> Result<Response, ApiError> {
     // A full house is told so before its visitor has carried everything in. The slot itself is taken afterwards,
     // so that slow uploads do not hold up fast ones, and only by those whose transcript has to be made.
-    drop(house.transcriber.admit()?);
+    house.shelf.crew().has_room()?;
     house.limits.hear(&asked.principal).await?;
     let upload = upload::receive_form(asked.form, &asked.intake, &house.config).await?;
     let form = TranscriptionForm::from_fields(&upload.fields, task == Task::Translate)?;
@@ -77,45 +76,36 @@ async fn answer(house: Arc<House>, asked: Asked, task: Task) -> Result<Response,
         }
     }
     let file = upload.file;
-    let traits = house.transcriber.traits();
-    if !traits.takes_placeholders {
+    if !house.shelf.takes_placeholders() {
         form.check()?;
     }
-    check_model(&house, &form.model)?;
-    let work = work(&house, order(&form, traits, task)?).with_meter(house.limits.meter(&asked.principal));
-    let key = Key::new(&file.sha256, &house.transcriber.fingerprint(&work));
+    let transcriber = house.transcriber(Some(&form.model)).await?;
+    let work = work(&transcriber, order(&form, transcriber.traits(), task)?)
+        .with_meter(house.limits.meter(&asked.principal));
+    let key = Key::new(&file.sha256, &transcriber.fingerprint(&work));
     let usage = asked.usage.with_field(form.cache);
     if form.stream {
         let renderer = StreamRenderer::new(&form);
         if let Some(transcript) = cached::look(&house, (key, usage)).await {
             return Ok((cached::header(Outcome::Hit), told_at_once(&transcript, renderer)).into_response());
         }
-        let slot = house.transcriber.admit()?;
-        let source = house.transcriber.open(file.file).await?;
-        let telling =
-            Telling { slot, sources: vec![source], work, keep: usage.keeps().then_some(key), param: "file" };
+        let slot = transcriber.admit()?;
+        let sources = vec![transcriber.open(file.file).await?];
+        let keep = usage.keeps().then_some(key);
+        let telling = Telling { transcriber, slot, sources, work, keep, param: "file" };
         return Ok((cached::header(Outcome::Miss), stream_answer(house, telling, renderer)).into_response());
     }
-    let (transcript, outcome) = cached::transcript(&house, (key, usage), file.file, work).await?;
+    let wanted = cached::Wanted { transcriber, work, file: file.file };
+    let (transcript, outcome) = cached::transcript(&house, (key, usage), wanted).await?;
     let rendered = render(&transcript, &form, task);
     let content_type = [(header::CONTENT_TYPE, rendered.content_type)];
     Ok((cached::header(outcome), content_type, rendered.body).into_response())
 }
 
-/// Whether a request may name this model.
-pub(super) fn check_model(house: &House, name: &str) -> Result<(), ApiError> {
-    let loaded = &house.transcriber.traits().name;
-    if house.config.accept_unknown_models || request_name_known(name, loaded) {
-        return Ok(());
-    }
-    let message = format!("The model {name:?} does not exist here; this server runs {loaded}.");
-    Err(ApiError::new(ErrorCode::ModelNotFound, message).of("model"))
-}
-
 /// The server's own way of working, with what the request wants otherwise.
-pub(super) fn work(house: &House, order: Order) -> Work {
+pub(super) fn work(transcriber: &Transcriber, order: Order) -> Work {
     let Order { options, language, window, endpointing } = order;
-    let mut work = house.transcriber.work(options, language);
+    let mut work = transcriber.work(options, language);
     if let Some(longest) = window {
         work = work.with_window(longest);
     }
@@ -127,6 +117,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What is told while it is made.
 pub(super) struct Telling {
+    pub(super) transcriber: Transcriber,
     pub(super) slot: Slot,
     /// One after the other.
     pub(super) sources: Vec<Source>,
@@ -148,10 +139,9 @@ pub(super) fn stream_answer(
     let (events, told) = mpsc::channel::<String>(16);
     let tracker = house.streams.clone();
     tracker.spawn(async move {
-        // The slot is free as soon as this is over, however long the last events take to be read.
-        let telling = tell(&house, telling, narrator, &events);
+        // The slot and the model are free as soon as this is over, however long the last events take to be read.
         let last = tokio::select! {
-            last = telling => last,
+            last = tell(&house, telling, narrator, &events) => last,
             () = events.closed() => return,
         };
         let last = last.unwrap_or_else(|error| {
@@ -189,13 +179,13 @@ async fn tell(
     mut narrator: impl Narrator,
     events: &mpsc::Sender<String>,
 ) -> Result<Vec<String>, TranscribeError> {
-    let Telling { slot, sources, work, keep, .. } = telling;
+    let Telling { transcriber, slot, sources, work, keep, .. } = telling;
     for event in narrator.begin() {
         events.send(event).await.map_err(|_| TranscribeError::Hangup)?;
     }
     for source in sources {
         let (finals, mut segments) = mpsc::channel(16);
-        let transcribe = house.transcriber.transcribe(slot.clone(), source, work.clone(), Some(finals));
+        let transcribe = transcriber.transcribe(slot.clone(), source, work.clone(), Some(finals));
         let forward = async {
             while let Some(segment) = segments.recv().await {
                 for event in narrator.segment(&segment) {

@@ -41,7 +41,7 @@ pub use self::wire::{time, wire};
 use crate::cache::Cache;
 use crate::dialect::record;
 use crate::link::Link;
-use crate::pipeline::{Meter, TranscribeError, Transcriber};
+use crate::pipeline::{Meter, Shelf, TranscribeError};
 use crate::transcript::Transcript;
 
 /// How the back office works.
@@ -245,9 +245,9 @@ impl Jobs {
     }
 
     /// Starts to work.
-    pub fn start(&self, transcriber: Transcriber, cache: Cache<TranscribeError>) {
+    pub fn start(&self, shelf: Shelf, cache: Cache<TranscribeError>) {
         let Self(office) = self;
-        office.tasks.spawn(runner::run(Arc::clone(office), transcriber, cache));
+        office.tasks.spawn(runner::run(Arc::clone(office), shelf, cache));
         office.tasks.spawn(deliver::run(Arc::clone(office)));
         office.tasks.spawn(sweep(Arc::clone(office)));
         if office.shared {

@@ -15,13 +15,13 @@ use crate::cache::{Cache, Key};
 use crate::dialect::openai::{Order, order};
 use crate::dialect::{audio_fault, record};
 use crate::engine::Task;
-use crate::pipeline::{Progress, TranscribeError, Transcriber};
+use crate::pipeline::{Progress, Shelf, ShelfError, TranscribeError, Transcriber};
 
 /// How often a running job says that it is alive, and how far.
 const PULSE: Duration = Duration::from_millis(500);
 
 /// Runs until the server stops.
-pub(super) async fn run(office: Arc<Office>, transcriber: Transcriber, cache: Cache<TranscribeError>) {
+pub(super) async fn run(office: Arc<Office>, shelf: Shelf, cache: Cache<TranscribeError>) {
     let places = Arc::new(Semaphore::new(office.config.running.max(1)));
     let mut away = false;
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -33,8 +33,8 @@ pub(super) async fn run(office: Arc<Office>, transcriber: Transcriber, cache: Ca
             Ok(Some(job)) => {
                 away = false;
                 office.change();
-                let (office, transcriber, cache) = (Arc::clone(&office), transcriber.clone(), cache.clone());
-                let running = Running { office, transcriber, cache, job };
+                let (office, shelf, cache) = (Arc::clone(&office), shelf.clone(), cache.clone());
+                let running = Running { office, shelf, cache, job };
                 running.office.clone().tasks.spawn(running.run(place));
                 continue;
             }
@@ -58,7 +58,7 @@ pub(super) async fn run(office: Arc<Office>, transcriber: Transcriber, cache: Ca
 /// A job that is being worked on.
 struct Running {
     office: Arc<Office>,
-    transcriber: Transcriber,
+    shelf: Shelf,
     cache: Cache<TranscribeError>,
     job: Job,
 }
@@ -118,13 +118,14 @@ impl Running {
     }
 
     async fn work(&self, progress: &Progress) -> Result<Outcome, JobError> {
-        let Self { office, transcriber, cache, job } = self;
+        let Self { office, cache, job, .. } = self;
         let task = match job.task {
             TaskName::Transcribe => Task::Transcribe,
             TaskName::Translate => Task::Translate,
         };
         let refused = |error: FieldError| failed(ErrorCode::InvalidRequest, error.message);
         let form = TranscriptionForm::from_fields(&job.fields, task == Task::Translate).map_err(refused)?;
+        let transcriber = self.model(&form.model).await?;
         let Order { options, language, window, endpointing } =
             order(&form, transcriber.traits(), task).map_err(refused)?;
         let mut work =
@@ -158,6 +159,33 @@ impl Running {
                     tokio::time::sleep(PULSE).await;
                 }
                 Err(error) => return Err(transcribing(job, &error)),
+            }
+        }
+    }
+
+    /// The model that the job names, when it can be had: whoever waits for an answer goes first.
+    async fn model(&self, name: &str) -> Result<Transcriber, JobError> {
+        let mut asked = name;
+        loop {
+            match self.shelf.get(asked).await {
+                Ok(transcriber) => return Ok(transcriber),
+                Err(ShelfError::NoRoom { .. } | ShelfError::Loading { .. }) => {
+                    tokio::time::sleep(PULSE).await;
+                }
+                // A name that nobody knows was accepted for the default model's, or was that of a model that has gone.
+                Err(ShelfError::Unknown { .. }) if asked != self.shelf.default_name() => {
+                    asked = self.shelf.default_name();
+                }
+                Err(error @ (ShelfError::Unknown { .. } | ShelfError::TooLarge { .. })) => {
+                    return Err(failed(
+                        ErrorCode::ModelNotFound,
+                        format!("The job cannot be done: {error}."),
+                    ));
+                }
+                Err(ShelfError::Failed { name, .. } | ShelfError::InUse { name, .. }) => {
+                    let message = format!("The model {name} could not be loaded.");
+                    return Err(failed(ErrorCode::EngineFailed, message));
+                }
             }
         }
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Transcriber;
 use super::feed::{Feed, Item};
 use super::meter::Intake;
 use crate::audio::AudioError;
-use crate::engine::pool::{Lane, Pool, Slot, Ticket};
+use crate::engine::pool::{Lane, Slot, Ticket};
 use crate::engine::{DecodeOptions, Effort, EngineError, Request};
 use crate::language::Language;
 use crate::session::{Input, Output, Session, Window, WindowId, WindowKind};
@@ -19,7 +20,8 @@ use crate::transcript::{Account, Event, GapReason, Recognition, Samples};
 pub(super) struct Stream {
     pub(super) session: Session,
     pub(super) slot: Slot,
-    pub(super) pool: Pool,
+    /// Of the model that hears it.
+    pub(super) transcriber: Transcriber,
     pub(super) profile: Profile,
     pub(super) options: Arc<DecodeOptions>,
     /// The language, where it is known from the start.
@@ -141,6 +143,10 @@ impl Stream {
                     Item::Change(change) => {
                         self.options = change.options;
                         self.language = change.language;
+                        if let Some(other) = change.transcriber {
+                            self.slot = self.slot.with_model(other.pool());
+                            self.transcriber = other;
+                        }
                         self.session.handle(Input::Reconfigure(change.endpoint, change.live));
                     }
                     Item::End => {
@@ -218,8 +224,9 @@ impl Stream {
         }
         // One that had to make room for a final says nothing about what a partial takes.
         if asked.kind == WindowKind::Partial && result.is_ok() {
-            let took = asked.since.elapsed().mul_f32(BREATH) + self.pool.wait(Lane::Partial) * YIELD;
-            let step = took.max(STEP).mul_f32(1.0 + 4.0 * self.pool.strain());
+            let pool = self.transcriber.pool();
+            let took = asked.since.elapsed().mul_f32(BREATH) + pool.wait(Lane::Partial) * YIELD;
+            let step = took.max(STEP).mul_f32(1.0 + 4.0 * pool.strain());
             self.session.handle(Input::Step(Samples::from_seconds(step.as_secs_f64())));
         }
         let result = result.map_err(|error| {

@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Transcriber;
 use crate::audio::{AudioError, ContainerDecoder, Heard, Limits, LiveDecoder, LiveFormat};
 use crate::engine::DecodeOptions;
 use crate::language::Language;
@@ -35,16 +36,17 @@ pub(super) enum Item<'a> {
 }
 
 /// What may change while a stream runs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Change {
     pub(super) options: Arc<DecodeOptions>,
     pub(super) language: Option<Language>,
     pub(super) endpoint: EndpointConfig,
     pub(super) live: LiveConfig,
+    /// Of another model, if it is to be another.
+    pub(super) transcriber: Option<Transcriber>,
 }
 
 /// What a client sends.
-#[derive(Debug)]
 pub(super) enum Command {
     /// The next bytes, as they came.
     Audio(Bytes),

@@ -197,15 +197,17 @@ impl LiveStream {
         self.send(Command::End).await
     }
 
-    /// Other settings from here on. A format is taken only before the first chunk.
-    pub async fn change(&self, live: LiveWork) -> Result<(), Over> {
+    /// Other settings from here on, and another model, if one is given; its [longest
+    /// window](Transcriber::longest_window) must not be shorter. A format is taken only before the first chunk.
+    pub async fn change(&self, live: LiveWork, transcriber: Option<Transcriber>) -> Result<(), Over> {
         if self.received().chunks == 0 {
             *self.format.lock().unwrap_or_else(PoisonError::into_inner) = live.format;
             self.send(Command::Format(live.format)).await?;
         }
         let config = live.config();
         let Work { options, language, endpoint, .. } = live.work;
-        let change = Change { options: Arc::new(options), language, endpoint, live: config };
+        let options = Arc::new(options);
+        let change = Change { options, language, endpoint, live: config, transcriber };
         self.send(Command::Change(Box::new(change))).await
     }
 

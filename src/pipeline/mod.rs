@@ -9,6 +9,7 @@ mod feed;
 mod live;
 mod meter;
 mod outbox;
+mod shelf;
 mod source;
 
 use std::fs::File;
@@ -20,11 +21,15 @@ pub use self::driver::Hangup;
 pub use self::live::{Ended, LiveStream, LiveWork, Over, Received};
 pub use self::meter::Meter;
 pub use self::outbox::{Cursor, Told};
+pub use self::shelf::{
+    Budget, Library, ModelState, Shelf, ShelfConfig, ShelfError, Shelved, Standing, Volume,
+};
 pub use self::source::{Progress, Source};
 
 use self::driver::{Cut, Listener, Profile, Stream};
 use self::feed::Feed;
 use self::meter::Intake;
+use self::shelf::Lease;
 use crate::audio::{AudioError, FileOptions};
 use crate::engine::pool::{Overloaded, Pool, Slot};
 use crate::engine::{DecodeOptions, EngineTraits};
@@ -37,11 +42,13 @@ use crate::vad::VadKind;
 /// that ends it.
 const LIVE_WINDOWS: usize = 2;
 
-/// What every transcription of this process shares.
+/// What every transcription with one model shares. One from the shelf keeps its model in memory.
 #[derive(Clone)]
 pub struct Transcriber {
     pool: Pool,
     config: Arc<PipelineConfig>,
+    /// Absent where no shelf could unload the model.
+    _lease: Option<Arc<Lease>>,
 }
 
 /// How audio becomes text, where a request does not say otherwise.
@@ -156,7 +163,7 @@ impl From<Cut> for TranscribeError {
 impl Transcriber {
     /// A transcriber over a running pool.
     pub fn new(pool: Pool, config: PipelineConfig) -> Self {
-        Self { pool, config: Arc::new(config) }
+        Self { pool, config: Arc::new(config), _lease: None }
     }
 
     /// The engine room.
@@ -180,6 +187,12 @@ impl Transcriber {
     pub fn endpointing(&self) -> (f32, Samples, Samples) {
         let EndpointConfig { onset, hangover, preroll, .. } = self.config.endpoint;
         (onset, hangover, preroll)
+    }
+
+    /// The longest window that its model is given. Live streams cut for the model that they begin with, so they may
+    /// change to those only that hear as much at once.
+    pub fn longest_window(&self) -> Samples {
+        self.config.window.max.min(self.traits().max_window)
     }
 
     /// The longest that a stream or file may be.
@@ -226,7 +239,7 @@ impl Transcriber {
         Stream {
             session: Session::new(session, self.config.vad.build()),
             slot,
-            pool: self.pool.clone(),
+            transcriber: self.clone(),
             profile,
             options: Arc::new(work.options),
             language,
@@ -237,9 +250,7 @@ impl Transcriber {
 
     /// Looks at a file's bytes, on a thread that may block.
     pub async fn open(&self, file: File) -> Result<Source, AudioError> {
-        let config = self.config.clone();
-        let placeholders = self.traits().takes_placeholders;
-        source::blocking(move || Source::open(file, &config.file, placeholders)).await?
+        open(file, self.config.clone(), self.traits().takes_placeholders).await
     }
 
     /// Takes a slot, looks at the file and transcribes it. Who is told that there is no slot has not waited.
@@ -286,6 +297,10 @@ impl Transcriber {
         transcript.account = end.account;
         Ok(transcript)
     }
+}
+
+async fn open(file: File, config: Arc<PipelineConfig>, placeholders: bool) -> Result<Source, AudioError> {
+    source::blocking(move || Source::open(file, &config.file, placeholders)).await?
 }
 
 /// A transcript's events, on their way to whoever gathers them.

@@ -1,8 +1,8 @@
 //! A server in this process, as people start it: flags in, an address out.
 //!
 //! It listens on a free port of the loopback and spools into a folder of its own. When a test drops it, it must be
-//! as it was at the start: all slots free, no stream open, no window waiting, no worker busy, no spooled file on the
-//! disk or open. Then it is told to stop and must do so in time. A test that forgot something fails there.
+//! as it was at the start: all slots free, no stream open, no window waiting, no worker busy, no model in use, no
+//! spooled file on the disk or open. Then it is told to stop and must do so in time. A test that forgot something fails there.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -108,9 +108,10 @@ impl TestHouse {
                 && health["streams"] == 0
                 && health["streams_followed"] == 0
                 && health["workers_busy"] == 0
+                && health["models_active"] == 0
                 && lanes.values().all(|waiting| *waiting == 0)
         };
-        until("all slots free, no stream followed and no worker busy", SETTLING, || {
+        until("all slots free, no stream followed, no worker busy and no model in use", SETTLING, || {
             last = self.health();
             calm(&last)
         });

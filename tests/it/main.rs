@@ -17,6 +17,7 @@ mod keys;
 mod limits;
 mod link;
 mod live;
+mod models;
 mod openai;
 mod overload;
 mod program;

@@ -113,7 +113,7 @@ fn notes(entry: &Entry, cpu: &str, gpu: &str) -> Vec<String> {
 }
 
 /// Files of the hub that the catalogue does not know, by their paths and addresses: they lie two folders down.
-fn others(cache: &Path) -> Vec<(PathBuf, String)> {
+pub(super) fn others(cache: &Path) -> Vec<(PathBuf, String)> {
     let within = |folder: &Path| -> Vec<PathBuf> {
         let mut found: Vec<_> =
             fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path()).collect();

@@ -54,6 +54,23 @@ impl Header {
         }
     }
 
+    /// About how much memory one recogniser takes beside the weights, in bytes, when it decodes with so many
+    /// candidates at once: what the decoder remembers of its tokens and of the audio, and the largest intermediate
+    /// results of both halves. What is reserved and never touched is counted too, so this is rather too much.
+    pub fn recognizer_bytes(&self, candidates: u32) -> u64 {
+        let [width, heads, layers, vocab, audio, text] =
+            [self.width, self.heads, self.decoder_layers, self.vocab, self.audio_ctx, self.text_ctx]
+                .map(u64::from);
+        // The engine copies the memory of a token for every candidate, and keeps two more to move them around.
+        let copies = if candidates > 1 { u64::from(candidates) + 2 } else { 1 };
+        // Two matrices of halves per layer and position; positions are rounded up to 256.
+        let memory = |positions: u64| 2 * 2 * width * layers * positions.next_multiple_of(256);
+        let encoding = 4 * audio * (heads * audio + 8 * width);
+        // Prompts may fill half of the text positions, and are decoded in one go.
+        let decoding = 4 * (text / 2) * vocab;
+        memory(text) * copies + memory(audio) + encoding + decoding
+    }
+
     /// The published model of this shape, such as `base.en`. What was fine-tuned from it has the same shape;
     /// large-v1 and large-v2 cannot be told apart and count as large-v2.
     pub fn class(&self) -> Option<&'static str> {
@@ -507,6 +524,27 @@ pub(super) mod tests {
         ] {
             assert_eq!(inspect_bytes(bytes).expect_err("not a model"), bad);
         }
+    }
+
+    #[test]
+    fn recognisers_take_about_what_the_engine_says_it_allocates() {
+        // Encoder and decoder, 80 or 128 bands, as OpenAI published them.
+        let header = |vocab, width, heads, encoder_layers, decoder_layers, mels| Header {
+            vocab,
+            audio_ctx: 1500,
+            width,
+            heads,
+            encoder_layers,
+            text_ctx: 448,
+            decoder_layers,
+            mels,
+            numbers: "f16",
+        };
+        let megabytes = |header: Header, candidates| header.recognizer_bytes(candidates) / 1_000_000;
+        let (base, large) = (header(51_865, 512, 8, 6, 6, 80), header(51_866, 1280, 20, 32, 32, 128));
+        assert!((140..220).contains(&megabytes(base.clone(), 1)), "{}", megabytes(base.clone(), 1));
+        assert!(megabytes(base.clone(), 5) > megabytes(base, 1) + 30);
+        assert!((900..1600).contains(&megabytes(large.clone(), 5)), "{}", megabytes(large, 5));
     }
 
     #[test]

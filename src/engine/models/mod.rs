@@ -18,6 +18,7 @@ mod fake_hub;
 mod fingerprint;
 mod header;
 mod hub;
+mod local;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub use command::{Bar, ModelsCommand, Removed, remove, run};
 pub use fingerprint::fingerprint;
 pub use header::{BadModel, Header, inspect, inspect_bytes};
 pub use hub::{HubConfig, Patience, Progress, Silent};
+pub use local::on_this_machine;
 
 use hub::Source;
 

@@ -14,8 +14,8 @@ use crate::transcript::{RATE, Samples};
 impl Pool {
     /// Has every worker decode `pcm` (16 kHz mono, a few seconds of speech) at the same time, so that what they
     /// take from each other is in the cost: at full effort, then as a draft, after a warm-up that does not count.
-    /// Admission of streams rests on it until real windows outweigh it; without it, or after a failure, there
-    /// may be as many streams as workers. Blocks: not for a thread that drives futures.
+    /// Admission of this model's streams rests on it until real windows outweigh it; without it, or after a failure,
+    /// there may be as many as workers. Blocks: not for a thread that drives futures.
     pub fn calibrate(&self, pcm: Arc<[f32]>) -> Result<(), EngineError> {
         let first_second = pcm[..pcm.len().min(RATE as usize)].into();
         self.rehearse(Purpose::WarmUp, &self.rehearsal(first_second, Effort::Full))?;
@@ -26,19 +26,19 @@ impl Pool {
     /// One request to each worker; returns when all have answered.
     fn rehearse(&self, purpose: Purpose, request: &Request) -> Result<(), EngineError> {
         let submitted = Instant::now();
-        let mut state = self.shared.state();
+        let mut state = self.shared().state();
         if state.closed {
             return Err(EngineError::Closed);
         }
         let mut answers = Vec::with_capacity(state.own.len());
         for own in &mut state.own {
             let (reply, answer) = oneshot::channel();
-            let (request, abort) = (request.clone(), Abort::default());
-            own.push_back(Entry { id: 0, purpose, request, abort, reply, submitted });
+            let (model, request, abort) = (Arc::clone(&self.model), request.clone(), Abort::default());
+            own.push_back(Entry { id: 0, purpose, model, request, abort, reply, submitted });
             answers.push(answer);
         }
         drop(state);
-        self.shared.work.notify_all();
+        self.shared().work.notify_all();
         let heard: Vec<_> = answers.into_iter().map(oneshot::Receiver::blocking_recv).collect();
         // A reply is only ever lost with the worker that owed it.
         heard.into_iter().try_for_each(|answer| answer.unwrap_or(Err(EngineError::Closed)).map(drop))

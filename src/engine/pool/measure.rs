@@ -26,10 +26,17 @@ const WAIT_HALF_LIFE: f64 = 3.0;
 /// The wait of finals that makes a strain of 1, in seconds: about what a reader notices.
 const STRAINED: f64 = 0.2;
 
-/// How many live streams the workers can serve; as many as there are workers before anything is known.
-pub(super) fn capacity(workers: usize, full: Cost) -> usize {
-    let Some(cost) = full.per_second() else { return workers };
-    (workers as f64 * TARGET / cost).clamp(1.0, MOST_STREAMS) as usize
+/// How many live streams the workers can serve if all but the others have this cost; `others` are how many there are
+/// of other models, and at what cost. A model of which nothing is known is taken to keep a worker busy with each
+/// stream. One stream there may always be.
+pub(super) fn capacity(workers: usize, own: Cost, others: impl Iterator<Item = (usize, Cost)>) -> usize {
+    let each = |cost: Cost| cost.per_second().unwrap_or(TARGET);
+    let (count, taken) = others.fold((0, 0.0), |(count, taken), (streams, cost)| {
+        (count + streams, taken + streams as f64 * each(cost))
+    });
+    let most = (workers as f64 * TARGET - taken).max(0.0) / each(own);
+    let fit = if most.is_nan() { MOST_STREAMS } else { most.min(MOST_STREAMS) };
+    (count + fit as usize).max(1)
 }
 
 /// Whether a window that begins while `busy` workers decode, its own included, tells what audio costs when it
@@ -171,13 +178,27 @@ mod tests {
             cost.note(audio, wall);
             cost
         };
-        assert_eq!(capacity(3, Cost::default()), 3);
-        assert_eq!(capacity(3, at(0.0, 1.0)), 3);
-        assert_eq!(capacity(2, at(10.0, 1.0)), 15);
-        assert_eq!(capacity(2, at(10.0, 1.01)), 14);
-        assert_eq!(capacity(1, at(1.0, 5.0)), 1);
-        assert_eq!(capacity(1, at(5.0, 0.0)), 10_000);
-        assert_eq!(capacity(64, at(5.0, 1e-9)), 10_000);
+        let alone = |workers, cost| capacity(workers, cost, std::iter::empty());
+        for workers in 1..100 {
+            assert_eq!(alone(workers, Cost::default()), workers);
+        }
+        assert_eq!(alone(3, at(0.0, 1.0)), 3);
+        assert_eq!(alone(2, at(10.0, 1.0)), 15);
+        assert_eq!(alone(2, at(10.0, 1.01)), 14);
+        assert_eq!(alone(1, at(1.0, 5.0)), 1);
+        assert_eq!(alone(1, at(5.0, 0.0)), 10_000);
+        assert_eq!(alone(64, at(5.0, 1e-9)), 10_000);
+
+        // Streams of other models have taken their share, each at its own cost.
+        let (light, heavy, unknown) = (at(10.0, 1.0), at(1.0, 0.5), Cost::default());
+        assert_eq!(capacity(2, light, [(0, heavy), (0, unknown)].into_iter()), 15);
+        assert_eq!(capacity(2, light, [(2, heavy)].into_iter()), 2 + 5);
+        assert_eq!(capacity(2, heavy, [(5, light)].into_iter()), 5 + 2);
+        assert_eq!(capacity(2, heavy, [(15, light)].into_iter()), 15);
+        assert_eq!(capacity(2, heavy, [(40, light)].into_iter()), 40);
+        assert_eq!(capacity(2, unknown, [(7, light)].into_iter()), 7 + 1);
+        assert_eq!(capacity(2, light, [(1, unknown)].into_iter()), 1 + 7);
+        assert_eq!(capacity(1, at(5.0, 0.0), [(3, heavy)].into_iter()), 3 + 10_000);
     }
 
     #[test]

@@ -1,26 +1,30 @@
 //! Who gets the engine next.
 //!
-//! A fixed set of threads, each with its own recogniser, serves three lanes of waiting windows. To have work done
+//! A fixed set of threads, the [`Crew`], serves three lanes of waiting windows, whichever models they are for: there
+//! is one crew in a process, because the engine waits busily and threads beyond the cores only slow each other down.
+//! A [`Pool`] is the way in for one model, which has a recogniser for each thread. To have work done
 //! one needs a [`Slot`], which is granted or refused at once; a slot turns a window into a [`Ticket`], a future
 //! that is answered exactly once and withdraws its window when it is dropped. Uploads and live streams are
 //! admitted separately, because uploads yield to streams: how many streams there may be is measured, not guessed.
 //!
-//! Contract: no lock is held while something decodes. The queue has no size setting, because its length is at most
-//! the number of slots times the windows that a holder keeps unanswered; holders bound those. A final waits for
-//! no partial, and with more than one worker for at most one window of a file. A recogniser that panics costs one
-//! answer and not the thread.
+//! Contract: no lock that anybody waits for is held while something decodes. The queue has no size setting, because
+//! its length is at most the number of slots times the windows that a holder keeps unanswered; holders bound those. A
+//! final waits for no partial, and with more than one worker for at most one window of a file. A recogniser that
+//! panics costs one answer and not the thread. A model and its recognisers are freed when the last pool, slot and
+//! window of that model are gone, whatever the threads are doing.
 //!
-//! Deliberately absent: deadlines (callers drop what they no longer want), retries, and joining several windows
-//! into one call of the engine.
+//! Deliberately absent: deadlines (callers drop what they no longer want), retries, joining several windows into one
+//! call of the engine, and which models there are and for how long: that is the shelf's.
 
 mod calibrate;
 mod measure;
+mod model;
 mod queue;
 mod worker;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -28,6 +32,7 @@ use tokio::sync::oneshot;
 
 pub use self::worker::Workers;
 
+use self::model::Model;
 use self::queue::{Entry, Purpose, Shared};
 use super::{Abort, Engine, EngineError, EngineTraits, Request};
 use crate::transcript::Recognition;
@@ -60,7 +65,7 @@ impl Lane {
 /// The size of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// Threads with a recogniser each; zero counts as one.
+    /// Threads; each has a recogniser of every model. Zero counts as one.
     pub workers: usize,
     /// How many uploads may have work in the pool at the same time.
     pub slots: usize,
@@ -71,62 +76,41 @@ pub struct PoolConfig {
     pub patience: u32,
 }
 
-/// The way in. Clones are the same pool.
+/// The threads and the queue, whichever models they serve. Clones are the same crew.
 #[derive(Clone)]
-pub struct Pool {
+pub struct Crew {
     shared: Arc<Shared>,
 }
 
-impl Pool {
-    /// Starts the threads, makes one recogniser on each and waits until all are ready. If one cannot be made, the
-    /// first failure is returned after all threads have ended.
-    pub fn start(engine: Arc<dyn Engine>, config: PoolConfig) -> Result<(Self, Workers), EngineError> {
+impl Crew {
+    /// Starts the threads. They have no model yet.
+    pub fn start(config: PoolConfig) -> Result<(Self, Workers), EngineError> {
         let config = PoolConfig { workers: config.workers.max(1), ..config };
-        let shared = Arc::new(Shared::new(engine, config));
+        let shared = Arc::new(Shared::new(config));
         // An early return drops the workers, which ends and joins those that run.
         let mut workers = Workers::new(Arc::clone(&shared));
-        let (ready, reports) = sync_channel(config.workers);
         for index in 0..config.workers {
-            workers.spawn(index, ready.clone())?;
+            workers.spawn(index)?;
         }
-        drop(ready);
-        reports.iter().collect::<Result<(), _>>()?;
         Ok((Self { shared }, workers))
     }
 
-    /// Grants an upload the right to have work done, or refuses. Never waits. A pool that is closing still grants
-    /// slots; what they submit is answered with [`EngineError::Closed`].
-    pub fn admit(&self) -> Result<Slot, Overloaded> {
+    /// Makes a recogniser for each thread, here and one after the other, so that no thread is kept from its work. If
+    /// one cannot be made, there is no pool and nothing is left. Blocks, for seconds with a large model.
+    pub fn open(&self, engine: Arc<dyn Engine>) -> Result<Pool, EngineError> {
+        let ledger = self.shared.state().ledger(&engine.traits().name);
+        let model = Model::new(engine, self.shared.config.workers, ledger)?;
+        Ok(Pool { crew: self.clone(), model: Arc::new(model) })
+    }
+
+    /// Whether an upload would be admitted now. Whoever is told so may still be refused when it has arrived.
+    pub fn has_room(&self) -> Result<(), Overloaded> {
         let slots = self.shared.config.slots;
-        let mut state = self.shared.state();
-        if state.slots_taken >= slots {
-            return Err(Overloaded { slots, retry_after: state.retry_after() });
+        let state = self.shared.state();
+        match state.slots_taken >= slots {
+            true => Err(Overloaded { slots, retry_after: state.retry_after() }),
+            false => Ok(()),
         }
-        state.slots_taken += 1;
-        drop(state);
-        Ok(self.slot(Guest::Upload))
-    }
-
-    /// Grants a live stream the right to have work done, or refuses when there are as many as
-    /// [`Pool::capacity`]. Never waits. While a stream is admitted, one worker is kept free of files.
-    pub fn admit_stream(&self) -> Result<Slot, Overloaded> {
-        let now = Instant::now();
-        let mut state = self.shared.state();
-        let slots = self.shared.capacity(&state);
-        if state.streams.count() >= slots {
-            return Err(Overloaded { slots, retry_after: state.streams.retry_after(slots, now) });
-        }
-        state.streams.enter(now);
-        drop(state);
-        Ok(self.slot(Guest::Stream))
-    }
-
-    /// How many live streams may be admitted at the same time: what the operator set, or else how many can speak
-    /// without a pause while their finals take no more than three quarters of the workers' time, at the cost
-    /// measured on this machine. Between 1 and 10 000; as many as there are workers before anything was measured.
-    /// It changes slowly with the windows that are decoded. Streams that are in are never put out.
-    pub fn capacity(&self) -> usize {
-        self.shared.capacity(&self.shared.state())
     }
 
     /// How long windows of a lane have been waiting for a worker, in the recent average.
@@ -148,44 +132,112 @@ impl Pool {
         measure::strain(waited.max(waiting))
     }
 
-    /// What the engine is and can do.
-    pub fn traits(&self) -> &EngineTraits {
-        self.shared.engine.traits()
+    /// What is going on at this moment, with the costs and the capacity of the model that was opened first.
+    pub fn load(&self) -> Load {
+        self.shared.load(0)
+    }
+}
+
+/// The way in for one model. Clones are the same pool.
+#[derive(Clone)]
+pub struct Pool {
+    crew: Crew,
+    model: Arc<Model>,
+}
+
+impl Pool {
+    /// A crew with one model. If its recognisers cannot be made, nothing is started.
+    pub fn start(engine: Arc<dyn Engine>, config: PoolConfig) -> Result<(Self, Workers), EngineError> {
+        let (crew, workers) = Crew::start(config)?;
+        Ok((crew.open(engine)?, workers))
+    }
+
+    /// The threads behind it, which other models share.
+    pub fn crew(&self) -> &Crew {
+        &self.crew
+    }
+
+    /// Whether this is a way in for the very same loaded model.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.model, &other.model)
     }
 
     /// See [`Engine::identity`].
     pub fn identity(&self) -> String {
-        self.shared.engine.identity()
+        self.model.engine.identity()
     }
 
-    /// What is going on at this moment.
-    pub fn load(&self) -> Load {
-        let now = Instant::now();
-        let state = self.shared.state();
-        Load {
-            workers: self.shared.config.workers,
-            busy: state.busy(),
-            slots: self.shared.config.slots,
-            slots_free: self.shared.config.slots - state.slots_taken,
-            streams: state.streams.count(),
-            streams_max: self.shared.capacity(&state),
-            waiting: [0, 1, 2].map(|lane| state.lanes[lane].len()),
-            wait_seconds: [0, 1, 2].map(|lane| state.waits[lane].recent(now)),
-            cost_full: state.costs.full.per_second(),
-            cost_draft: state.costs.draft.per_second(),
-            ..state.done
+    /// Grants an upload the right to have work done, or refuses. Never waits. A pool that is closing still grants
+    /// slots; what they submit is answered with [`EngineError::Closed`].
+    pub fn admit(&self) -> Result<Slot, Overloaded> {
+        let slots = self.shared().config.slots;
+        let mut state = self.shared().state();
+        if state.slots_taken >= slots {
+            return Err(Overloaded { slots, retry_after: state.retry_after() });
         }
+        state.slots_taken += 1;
+        drop(state);
+        Ok(self.slot(Guest::Upload))
+    }
+
+    /// Grants a live stream the right to have work done, or refuses when there are as many as
+    /// [`Pool::capacity`]. Never waits. While a stream is admitted, one worker is kept free of files.
+    pub fn admit_stream(&self) -> Result<Slot, Overloaded> {
+        let now = Instant::now();
+        let mut state = self.shared().state();
+        let slots = self.shared().capacity(&state, self.model.ledger);
+        if state.streams.count() >= slots {
+            return Err(Overloaded { slots, retry_after: state.streams.retry_after(slots, now) });
+        }
+        state.streams.enter(now);
+        state.ledgers[self.model.ledger].streams += 1;
+        drop(state);
+        Ok(self.slot(Guest::Stream))
+    }
+
+    /// How many live streams may be admitted at the same time, if those to come are of this model: what the operator
+    /// set, or else how many can speak without a pause while their finals take no more than three quarters of the
+    /// workers' time, at the costs measured on this machine, each of its own model's. Between 1 and 10 000; as many
+    /// as there are workers before anything was measured. It changes slowly with the windows that are decoded.
+    /// Streams that are in are never put out.
+    pub fn capacity(&self) -> usize {
+        self.shared().capacity(&self.shared().state(), self.model.ledger)
+    }
+
+    /// See [`Crew::wait`].
+    pub fn wait(&self, lane: Lane) -> Duration {
+        self.crew.wait(lane)
+    }
+
+    /// See [`Crew::strain`].
+    pub fn strain(&self) -> f32 {
+        self.crew.strain()
+    }
+
+    /// What the engine is and can do.
+    pub fn traits(&self) -> &EngineTraits {
+        self.model.engine.traits()
+    }
+
+    /// What is going on at this moment, with the costs and the capacity of this model.
+    pub fn load(&self) -> Load {
+        self.shared().load(self.model.ledger)
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.crew.shared
     }
 
     fn slot(&self, guest: Guest) -> Slot {
-        Slot { admission: Arc::new(Admission { shared: Arc::clone(&self.shared), guest }) }
+        let (ledger, shared) = (AtomicUsize::new(self.model.ledger), Arc::clone(self.shared()));
+        Slot { admission: Arc::new(Admission { shared, guest, ledger }), model: Arc::clone(&self.model) }
     }
 }
 
 /// What a pool is doing and has done since it started, for people and metrics. Calibration is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
-    /// Threads with a recogniser each.
+    /// Threads.
     pub workers: usize,
     /// How many of them decode.
     pub busy: usize,
@@ -195,7 +247,7 @@ pub struct Load {
     pub slots_free: usize,
     /// How many live streams are admitted.
     pub streams: usize,
-    /// How many live streams may be admitted, see [`Pool::capacity`].
+    /// How many live streams of the model in question may be admitted, see [`Pool::capacity`].
     pub streams_max: usize,
     /// How many windows wait, in the order of [`Lane::ALL`].
     pub waiting: [usize; 3],
@@ -203,7 +255,7 @@ pub struct Load {
     /// of [`Lane::ALL`]. It fades while nothing starts.
     pub wait_seconds: [f64; 3],
     /// Wall seconds that a worker needs for a second of audio at [`Effort::Full`](super::Effort::Full), among
-    /// busy neighbours. `None` before it was measured.
+    /// busy neighbours, with the model in question. `None` before it was measured.
     pub cost_full: Option<f64>,
     /// The same at [`Effort::Draft`](super::Effort::Draft).
     pub cost_draft: Option<f64>,
@@ -237,9 +289,25 @@ pub struct Overloaded {
 #[derive(Clone)]
 pub struct Slot {
     admission: Arc<Admission>,
+    model: Arc<Model>,
 }
 
 impl Slot {
+    /// The same right, for another model of the same crew from here on. Windows that are out are answered by the
+    /// model they were meant for. A stream stays in, whatever the other model costs.
+    #[must_use]
+    pub fn with_model(&self, pool: &Pool) -> Self {
+        let Admission { shared, guest, ledger } = &*self.admission;
+        let mut state = shared.state();
+        let before = ledger.swap(pool.model.ledger, Ordering::Relaxed);
+        if *guest == Guest::Stream {
+            state.ledgers[before].streams -= 1;
+            state.ledgers[pool.model.ledger].streams += 1;
+        }
+        drop(state);
+        Self { admission: Arc::clone(&self.admission), model: Arc::clone(&pool.model) }
+    }
+
     /// Queues a window. Whoever holds the slot bounds the number of tickets it keeps unanswered. A final that no
     /// worker is free for stops a running partial, whose ticket is answered with [`EngineError::Aborted`]; who
     /// withdraws a partial for its own final therefore does so first, or two partials are lost.
@@ -256,8 +324,8 @@ impl Slot {
             // The receiver is in the last line, so there is somebody to hear this.
             let _ = reply.send(Err(EngineError::Closed));
         } else {
-            let purpose = Purpose::Window(lane);
-            state.push(lane, Entry { id, purpose, request, abort: abort.clone(), reply, submitted });
+            let (purpose, model) = (Purpose::Window(lane), Arc::clone(&self.model));
+            state.push(lane, Entry { id, purpose, model, request, abort: abort.clone(), reply, submitted });
             drop(state);
             shared.work.notify_one();
         }
@@ -324,6 +392,8 @@ enum Guest {
 struct Admission {
     shared: Arc<Shared>,
     guest: Guest,
+    /// Where its stream is counted; changed under the lock of the state.
+    ledger: AtomicUsize,
 }
 
 impl Drop for Admission {
@@ -333,6 +403,7 @@ impl Drop for Admission {
             Guest::Upload => state.slots_taken -= 1,
             Guest::Stream => {
                 state.streams.leave(Instant::now());
+                state.ledgers[self.ledger.load(Ordering::Relaxed)].streams -= 1;
                 // Without streams, files may use every worker.
                 self.shared.release(state);
             }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::measure::{self, Cost, Streams, Waits};
+use super::model::Model;
 use super::{Lane, Load, PoolConfig};
-use crate::engine::{Abort, Effort, Engine, EngineError, Request};
+use crate::engine::{Abort, Effort, EngineError, Request};
 use crate::transcript::{Recognition, Samples};
 
 /// A partial up to this long, in samples, is taken for the first of its utterance: pre-roll and a second of speech.
@@ -20,7 +21,6 @@ const OPENING: usize = 24_000;
 
 /// What the holders of slots, the tickets and the workers have in common.
 pub(super) struct Shared {
-    pub(super) engine: Arc<dyn Engine>,
     pub(super) config: PoolConfig,
     state: Mutex<State>,
     /// There is something to take, or nothing will come any more.
@@ -30,9 +30,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(engine: Arc<dyn Engine>, config: PoolConfig) -> Self {
+    pub(super) fn new(config: PoolConfig) -> Self {
         let state = Mutex::new(State::new(config));
-        Self { engine, config, state, work: Condvar::new(), ended: Condvar::new() }
+        Self { config, state, work: Condvar::new(), ended: Condvar::new() }
     }
 
     /// Every critical section is a few assignments, so the state is sound even if a thread died in one.
@@ -40,10 +40,35 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// See [`Pool::capacity`](super::Pool::capacity).
-    pub(super) fn capacity(&self, state: &State) -> usize {
+    /// See [`Pool::capacity`](super::Pool::capacity), for the model with this ledger.
+    pub(super) fn capacity(&self, state: &State, ledger: usize) -> usize {
         let PoolConfig { workers, streams, .. } = self.config;
-        streams.unwrap_or_else(|| measure::capacity(workers, state.costs.full))
+        streams.unwrap_or_else(|| {
+            let others = state.ledgers.iter().enumerate().filter(|(at, _)| *at != ledger);
+            let others = others.map(|(_, other)| (other.streams, other.costs.full));
+            let own = state.ledgers.get(ledger).map(|own| own.costs.full).unwrap_or_default();
+            measure::capacity(workers, own, others)
+        })
+    }
+
+    /// What is going on, as seen by the model with this ledger.
+    pub(super) fn load(&self, ledger: usize) -> Load {
+        let now = Instant::now();
+        let state = self.state();
+        let cost = |of: fn(&Costs) -> Cost| of(&state.ledgers.get(ledger)?.costs).per_second();
+        Load {
+            workers: self.config.workers,
+            busy: state.busy(),
+            slots: self.config.slots,
+            slots_free: self.config.slots - state.slots_taken,
+            streams: state.streams.count(),
+            streams_max: self.capacity(&state, ledger),
+            waiting: [0, 1, 2].map(|lane| state.lanes[lane].len()),
+            wait_seconds: [0, 1, 2].map(|lane| state.waits[lane].recent(now)),
+            cost_full: cost(|costs| costs.full),
+            cost_draft: cost(|costs| costs.draft),
+            ..state.done
+        }
     }
 
     /// Waits for an entry and marks the worker busy with it. `None` once the pool is closed and the queue empty.
@@ -124,7 +149,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// In the order of [`Lane::ALL`].
     pub(super) waits: [Waits; 3],
-    pub(super) costs: Costs,
+    /// What is known of each model, loaded or not. Only added to, so that a place in it stays the same model's.
+    pub(super) ledgers: Vec<Ledger>,
     /// The counts since the start; the rest of it is filled in when somebody asks.
     pub(super) done: Load,
 }
@@ -146,9 +172,17 @@ impl State {
             alive: 0,
             closed: false,
             waits: Default::default(),
-            costs: Costs::default(),
+            ledgers: Vec::new(),
             done: Load::default(),
         }
+    }
+
+    /// The ledger of the model of this name: one that is loaded again costs what it did.
+    pub(super) fn ledger(&mut self, name: &str) -> usize {
+        self.ledgers.iter().position(|ledger| ledger.name == name).unwrap_or_else(|| {
+            self.ledgers.push(Ledger { name: name.to_owned(), costs: Costs::default(), streams: 0 });
+            self.ledgers.len() - 1
+        })
     }
 
     /// In the order of submission; but a partial of somebody who has just begun to speak goes before those of others,
@@ -211,6 +245,7 @@ impl State {
             number: self.begun,
             audio,
             effort: entry.request.effort,
+            ledger: entry.model.ledger,
             measured,
             preempted: false,
         });
@@ -238,7 +273,7 @@ impl State {
     fn book(&mut self, ran: &Running, answer: &Result<Recognition, EngineError>, wall: Duration) {
         let (audio, wall) = (ran.audio.seconds(), wall.as_secs_f64());
         if answer.is_ok() && ran.measured {
-            self.costs.of(ran.effort).note(audio, wall);
+            self.ledgers[ran.ledger].costs.of(ran.effort).note(audio, wall);
         }
         if !matches!(ran.purpose, Purpose::Window(_)) {
             return;
@@ -324,6 +359,14 @@ impl State {
     }
 }
 
+/// What is known of a model.
+pub(super) struct Ledger {
+    name: String,
+    pub(super) costs: Costs,
+    /// Live streams that it follows.
+    pub(super) streams: usize,
+}
+
 /// What a second of audio costs at each effort.
 #[derive(Default)]
 pub(super) struct Costs {
@@ -344,6 +387,7 @@ impl Costs {
 pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) purpose: Purpose,
+    pub(super) model: Arc<Model>,
     pub(super) request: Request,
     pub(super) abort: Abort,
     pub(super) reply: oneshot::Sender<Result<Recognition, EngineError>>,
@@ -381,6 +425,8 @@ pub(super) struct Running {
     number: u64,
     audio: Samples,
     effort: Effort,
+    /// Of its model.
+    ledger: usize,
     /// Whether its cost counts.
     measured: bool,
     /// Whether it was stopped for a final.

@@ -1,14 +1,12 @@
 //! The threads and what each of them does with a window.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::model::Model;
 use super::queue::{Entry, Shared};
-use crate::engine::{Abort, EngineError, Recognizer, Request};
-use crate::transcript::Recognition;
+use crate::engine::EngineError;
 
 /// The threads of a pool. Dropping them without [`Workers::drain`] stops what runs, answers what waits with
 /// [`EngineError::Closed`], and blocks until all threads have ended.
@@ -37,15 +35,11 @@ impl Workers {
         state.alive == 0
     }
 
-    pub(super) fn spawn(
-        &mut self,
-        index: usize,
-        ready: SyncSender<Result<(), EngineError>>,
-    ) -> Result<(), EngineError> {
+    pub(super) fn spawn(&mut self, index: usize) -> Result<(), EngineError> {
         let worker = Worker::new(Arc::clone(&self.shared), index);
         let thread = std::thread::Builder::new()
             .name(format!("engine-{index}"))
-            .spawn(move || worker.live(ready))
+            .spawn(move || worker.live())
             .map_err(|error| EngineError::Load(format!("cannot start a thread: {error}")))?;
         self.threads.push(thread);
         Ok(())
@@ -62,79 +56,49 @@ impl Drop for Workers {
     }
 }
 
-/// One thread and its recogniser.
+/// One thread. Its recognisers are the models' own, one for each of its kind.
 struct Worker {
     shared: Arc<Shared>,
     index: usize,
-    /// Absent after a crash, until a new one can be made.
-    recognizer: Option<Box<dyn Recognizer>>,
 }
 
 impl Worker {
     fn new(shared: Arc<Shared>, index: usize) -> Self {
         shared.state().alive += 1;
-        Self { shared, index, recognizer: None }
+        Self { shared, index }
     }
 
-    fn live(mut self, ready: SyncSender<Result<(), EngineError>>) {
-        let made = self.make_recognizer();
-        let failed = made.is_err();
-        // Nobody listens any more if another worker has failed already.
-        let _ = ready.send(made);
-        drop(ready);
-        if failed {
-            return;
-        }
-        while let Some(Entry { request, abort, reply, .. }) = self.shared.next(self.index) {
+    fn live(self) {
+        while let Some(Entry { model, request, abort, reply, .. }) = self.shared.next(self.index) {
             let start = Instant::now();
-            let answer = self.recognize(&request, &abort);
+            let answer = match abort.is_set() {
+                true => Err(EngineError::Aborted),
+                false => model.recognize(self.index, &request, &abort),
+            };
             let wall = start.elapsed();
-            // Whoever is answered may rely on the audio being freed and the counts being up to date.
+            // Whoever is answered may rely on the audio being freed and the counts being up to date, and on the
+            // model being held by nobody here.
             drop((request, abort));
             self.shared.settle(self.index, &answer, wall);
-            let crashed = matches!(answer, Err(EngineError::Crashed));
+            let crashed = matches!(answer, Err(EngineError::Crashed)).then(|| Arc::clone(&model));
+            drop(model);
             // Nobody listens any more if the ticket was dropped.
             let _ = reply.send(answer);
-            if crashed {
-                self.recover();
-            }
-        }
-    }
-
-    fn recognize(&mut self, request: &Request, abort: &Abort) -> Result<Recognition, EngineError> {
-        if abort.is_set() {
-            return Err(EngineError::Aborted);
-        }
-        if self.recognizer.is_none() {
-            self.make_recognizer().map_err(|error| EngineError::Failed(error.to_string()))?;
-        }
-        let recognizer = self.recognizer.as_mut().expect("it was there or has just been made");
-        match catch_unwind(AssertUnwindSafe(|| recognizer.recognize(request, abort))) {
-            Ok(answer) => answer,
-            Err(_panic) => {
-                let broken = self.recognizer.take();
-                // What panicked once may do so again when it is thrown away.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
-                Err(EngineError::Crashed)
+            if let Some(model) = crashed {
+                self.recover(&model);
             }
         }
     }
 
     /// Makes a new recogniser after a crash without waiting for the next window. If that fails, each following
     /// window tries again.
-    fn recover(&mut self) {
-        match self.make_recognizer() {
+    fn recover(&self, model: &Model) {
+        match model.mend(self.index) {
             Ok(()) => tracing::error!(worker = self.index, "a recogniser crashed and was replaced"),
             Err(error) => {
                 tracing::error!(worker = self.index, %error, "a recogniser crashed and cannot be replaced")
             }
         }
-    }
-
-    fn make_recognizer(&mut self) -> Result<(), EngineError> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.shared.engine.recognizer()));
-        self.recognizer = Some(made.unwrap_or(Err(EngineError::Crashed))?);
-        Ok(())
     }
 }
 

@@ -24,7 +24,6 @@ use whisperwire_protocol::{ErrorCode, TranscriptionForm, captions};
 use super::House;
 use super::auth::Principal;
 use super::error::ApiError;
-use super::openai::check_model;
 use super::upload::{Recording, Upload};
 use crate::dialect::openai::{as_captions, order, render};
 use crate::engine::Task;
@@ -70,17 +69,17 @@ impl House {
     async fn submit(&self, principal: &Principal, task: Task, upload: Upload) -> Result<Job, ApiError> {
         let Upload { fields, file } = upload;
         let form = TranscriptionForm::from_fields(&fields, task == Task::Translate)?;
-        let traits = self.transcriber.traits();
-        if !traits.takes_placeholders {
+        if !self.shelf.takes_placeholders() {
             form.check()?;
         }
         if form.stream {
             let message = "A job is not streamed: ask for its events instead.";
             return Err(FieldError::new("stream", message).into());
         }
-        check_model(self, &form.model)?;
         self.limits.hear(&self.keys.owner(principal.id())).await?;
-        order(&form, traits, task)?;
+        // It is loaded when its turn has come. What it can do is known before.
+        let model = self.shelf.look(&self.model_name(Some(&form.model))?).await?;
+        order(&form, &model.traits, task)?;
         if form.webhook_secret.is_some() && form.webhook_url.is_none() {
             return Err(FieldError::new("webhook_secret", "webhook_secret needs a webhook_url.").into());
         }
@@ -88,7 +87,7 @@ impl House {
         let Recording { file, name, bytes, sha256 } = file;
         // Bytes that are no audio are refused now, and not by an event that somebody has to wait for.
         let head = file.try_clone().map_err(ApiError::internal)?;
-        drop(self.transcriber.open(head).await?);
+        drop(self.shelf.open(head).await?);
         let submission = Submission {
             owner: principal.id().to_string(),
             task: match task {

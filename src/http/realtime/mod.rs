@@ -15,19 +15,19 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use whisperwire_protocol::realtime::{
-    BETA_SUBPROTOCOL, ClientSecretRequest, ClientSecretResponse, ExpiresAfter, MAX_MESSAGE, SUBPROTOCOL,
-    SessionSettings, Shape,
+    BETA_SUBPROTOCOL, ClientEvent, ClientEventKind, ClientSecretRequest, ClientSecretResponse, ExpiresAfter,
+    MAX_MESSAGE, SUBPROTOCOL, SessionSettings, Shape,
 };
 use whisperwire_protocol::{ErrorCode, FieldError};
 
 pub(super) use self::secrets::Secrets;
+use self::socket::Session;
 use super::auth::Principal;
 use super::error::ApiError;
-use super::openai::check_model;
 use super::websocket::{READ_BUFFER, is_handshake, no_handshake};
 use super::{House, auth, epoch_seconds};
 use crate::dialect::realtime::{Conversation, order};
-use crate::pipeline::LiveWork;
+use crate::pipeline::{LiveWork, Transcriber};
 
 /// More than any session there is.
 const LONGEST_SESSION: usize = 512 << 10;
@@ -56,14 +56,16 @@ pub(super) async fn connect(
         Some(model) if settings.model.is_none() => settings.with_model(model),
         _ => settings,
     };
-    let mut live = house.realtime_work(&settings)?;
-    live.work = live.work.with_meter(house.limits.meter(&principal));
+    let transcriber = house.transcriber(settings.model.as_deref()).await?;
+    let mut work = realtime_work(&transcriber, &settings)?;
+    work.work = work.work.with_meter(house.limits.meter(&principal));
     let permit = house.limits.stream(&principal).await?;
-    let slot = house.transcriber.admit_stream()?;
+    let slot = transcriber.admit_stream()?;
     let Some(upgrade) = upgrade.ok().filter(|_| is_handshake(&headers)) else {
         return Ok(no_handshake(&headers, |error| error));
     };
-    let live = house.transcriber.open_stream(slot, live, house.stop.clone(), &house.streams);
+    let live = transcriber.open_stream(slot, work, house.stop.clone(), &house.streams);
+    let session = Session { live, transcriber };
     let conversation =
         Conversation::new(session_id(), shape(&headers), settings, house.model(), house.session_end());
     // The task that the upgrade starts is nobody's child: the server must know of it before it begins.
@@ -74,7 +76,7 @@ pub(super) async fn connect(
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        socket::talk(&house, socket, live, conversation).await;
+        socket::talk(&house, socket, session, conversation).await;
         drop((permit, token));
     }))
 }
@@ -91,7 +93,7 @@ pub(super) async fn client_secrets(
     let seconds = lifetime(request.expires_after, GA_SECONDS, "expires_after")?;
     let session = request.session.unwrap_or_else(|| json!({}));
     let settings = SessionSettings::default().update(Shape::Ga, &session)?;
-    house.realtime_work(&settings)?;
+    realtime_work(&house.transcriber(settings.model.as_deref()).await?, &settings)?;
     let (value, expires_at) =
         (house.secrets.lend(settings.clone(), seconds, principal)?, epoch_seconds() + seconds);
     let session = settings.to_json(Shape::Ga, &session_id(), house.model(), house.session_end());
@@ -112,7 +114,7 @@ pub(super) async fn transcription_sessions(
     })?;
     let seconds = lifetime(expires, BETA_SECONDS, "client_secret.expires_at")?;
     let settings = SessionSettings::default().update(Shape::Beta, &session)?;
-    house.realtime_work(&settings)?;
+    realtime_work(&house.transcriber(settings.model.as_deref()).await?, &settings)?;
     let (value, expires_at) =
         (house.secrets.lend(settings.clone(), seconds, principal)?, epoch_seconds() + seconds);
     let mut session = settings.to_json(Shape::Beta, &session_id(), house.model(), house.session_end());
@@ -120,27 +122,35 @@ pub(super) async fn transcription_sessions(
     Ok(Json(session).into_response())
 }
 
-impl House {
-    /// What the pipeline is to do for a session, or why it cannot be done.
-    fn realtime_work(&self, settings: &SessionSettings) -> Result<LiveWork, ApiError> {
-        let traits = self.transcriber.traits();
-        if let Some(model) = &settings.model {
-            check_model(self, model)?;
-        }
-        let order = order(settings, traits)?;
-        let work = self.transcriber.work(order.options, order.language).cut_as(order.endpointing);
-        let (format, held_back) = (order.format, order.held_back);
-        Ok(LiveWork { work, partials: true, held_back, format, resumable: false })
-    }
+/// What the pipeline is to do for a session with this model, or why it cannot be done.
+fn realtime_work(transcriber: &Transcriber, settings: &SessionSettings) -> Result<LiveWork, ApiError> {
+    let order = order(settings, transcriber.traits())?;
+    let work = transcriber.work(order.options, order.language).cut_as(order.endpointing);
+    let (format, held_back) = (order.format, order.held_back);
+    Ok(LiveWork { work, partials: true, held_back, format, resumable: false })
+}
 
+/// The model that a client's message would give its session, if it would give it another one. The inner `None` is the
+/// server's own.
+fn model_wanted(text: &str, settings: &SessionSettings) -> Option<Option<String>> {
+    // Audio comes in thousands of messages, and need not be read twice.
+    if !text.contains("session.update") {
+        return None;
+    }
+    let ClientEventKind::Update { shape, session } = ClientEvent::parse(text).ok()?.kind else { return None };
+    let model = settings.update(shape, &session).ok()?.model;
+    (model != settings.model).then_some(model)
+}
+
+impl House {
     /// What answers where a session names no model.
     fn model(&self) -> &str {
-        &self.transcriber.traits().name
+        self.shelf.default_name()
     }
 
     /// When a session that begins now is over at the latest, in seconds since 1970: its audio is then too long.
     fn session_end(&self) -> u64 {
-        epoch_seconds() + self.transcriber.longest().seconds() as u64
+        epoch_seconds() + self.shelf.longest().seconds() as u64
     }
 }
 

@@ -16,11 +16,13 @@ use tokio::sync::mpsc;
 use whisperwire_protocol::realtime::{ServerEvent, ServerEventKind};
 use whisperwire_protocol::{ErrorCode, FieldError};
 
+use super::{model_wanted, realtime_work};
 use crate::dialect::realtime::{Conversation, Deed};
 use crate::http::House;
 use crate::http::error::ApiError;
 use crate::http::websocket::{FAREWELL, LINGER, Parting, SEND, fault, part};
-use crate::pipeline::{Ended, LiveStream, Over, Told};
+use crate::pipeline::{Ended, LiveStream, Over, Told, Transcriber};
+use crate::transcript::Samples;
 
 /// Answers that may wait to be sent. A client that reads none is not listened to any longer.
 const REPLIES: usize = 16;
@@ -39,13 +41,21 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-pub(super) async fn talk(house: &House, socket: WebSocket, live: LiveStream, mut conversation: Conversation) {
+/// What is behind a socket.
+pub(super) struct Session {
+    pub(super) live: LiveStream,
+    /// Of the model that hears it at first.
+    pub(super) transcriber: Transcriber,
+}
+
+pub(super) async fn talk(house: &House, socket: WebSocket, session: Session, mut conversation: Conversation) {
+    let Session { live, transcriber } = session;
     let (mut sink, mut source) = socket.split();
     let created = conversation.created();
     let conversation = Mutex::new(conversation);
     let (replies, told) = mpsc::channel(REPLIES);
     let parting = tokio::select! {
-        parting = hear(house, &mut source, &live, &conversation, replies) => parting,
+        parting = hear(house, &mut source, (&live, transcriber), &conversation, replies) => parting,
         parting = tell(house, &mut sink, &live, &conversation, created, told) => parting,
     };
     drop(live);
@@ -69,12 +79,11 @@ pub(super) async fn talk(house: &House, socket: WebSocket, live: LiveStream, mut
 async fn hear(
     house: &House,
     source: &mut SplitStream<WebSocket>,
-    live: &LiveStream,
+    (live, mut transcriber): (&LiveStream, Transcriber),
     conversation: &Mutex<Conversation>,
     replies: mpsc::Sender<Vec<ServerEvent>>,
 ) -> Parting {
-    let possible = |settings: &_| house.realtime_work(settings).map(drop).map_err(|error| error.body());
-    let mut idle = false;
+    let (mut idle, longest) = (false, transcriber.longest_window());
     loop {
         // The clock only runs while we are ready to read: our own slowness is not the client's silence.
         let message = match tokio::time::timeout(house.config.idle_timeout, source.next()).await {
@@ -90,6 +99,7 @@ async fn hear(
         };
         // There is room for the answer before there is one.
         let Ok(room) = replies.reserve().await else { return Parting::Lost };
+        let mut wanted = None;
         let deeds = match message {
             Message::Close(frame) => return Parting::Closed(frame.map(|frame| frame.code)),
             Message::Ping(_) | Message::Pong(_) => continue,
@@ -100,6 +110,18 @@ async fn hear(
                 continue;
             }
             Message::Text(text) => {
+                let model = model_wanted(&text, lock(conversation).settings());
+                if let Some(model) = model {
+                    wanted = Some(another(house, longest, model.as_deref()).await);
+                }
+                let possible = |settings: &_| {
+                    let model = match &wanted {
+                        Some(Ok(model)) => model,
+                        Some(Err(error)) => return Err(error.body()),
+                        None => &transcriber,
+                    };
+                    realtime_work(model, settings).map(drop).map_err(|error| error.body())
+                };
                 let mut conversation = lock(conversation);
                 let (say, deeds) = conversation.hear(&text, possible);
                 if !say.is_empty() {
@@ -123,9 +145,11 @@ async fn hear(
                 },
                 Deed::Flush => live.flush().await,
                 Deed::Change => {
-                    let work = house.realtime_work(lock(conversation).settings());
+                    let other = wanted.take().and_then(Result::ok);
+                    transcriber = other.clone().unwrap_or(transcriber);
+                    let work = realtime_work(&transcriber, lock(conversation).settings());
                     match work {
-                        Ok(work) => live.change(work).await,
+                        Ok(work) => live.change(work, other).await,
                         Err(_) => continue,
                     }
                 }
@@ -136,6 +160,16 @@ async fn hear(
             }
         }
     }
+}
+
+/// The model that a session is to go on with.
+async fn another(house: &House, longest: Samples, model: Option<&str>) -> Result<Transcriber, ApiError> {
+    let other = house.transcriber(model).await?;
+    if other.longest_window() >= longest {
+        return Ok(other);
+    }
+    let message = "This model hears less at once than the one before it: name it when you connect.";
+    Err(ApiError::new(ErrorCode::InvalidRequest, message).of("model"))
 }
 
 /// Hands audio to the stream, which takes it when it has room for it. A client that leaves in the meantime shows only

@@ -23,11 +23,10 @@ use self::registry::{OpenStream, Wishes};
 use super::House;
 use super::auth::Principal;
 use super::error::ApiError;
-use super::openai::check_model;
 use super::websocket::NORMAL;
 use crate::dialect::Endpointing;
 use crate::dialect::native::{self, Order};
-use crate::pipeline::{Ended, LiveWork, Told};
+use crate::pipeline::{Ended, LiveWork, Told, Transcriber};
 
 pub(super) use self::legs::{audio, close, create, events, look, message};
 pub(super) use self::sse::exchange;
@@ -67,26 +66,28 @@ impl House {
         grace: f64,
     ) -> Result<Arc<OpenStream>, ApiError> {
         self.refuse_while_stopping()?;
-        let order = self.understand(&asked)?;
+        let transcriber = self.transcriber(asked.model.as_deref()).await?;
+        let order = native::order(&asked, transcriber.traits())?;
         let most = self.config.resume_grace.as_secs_f64();
         let grace = asked.grace.unwrap_or(grace).min(most);
         let asked = Settings { grace: Some(grace), ..asked };
         let permit = self.limits.stream(principal).await?;
-        let slot = self.transcriber.admit_stream()?;
-        let mut work = self.live_work(&order, grace > 0.0);
+        let slot = transcriber.admit_stream()?;
+        let mut work = live_work(&transcriber, &order, grace > 0.0);
         work.work = work.work.with_meter(self.limits.meter(principal));
-        let live = self.transcriber.open_stream(slot, work, self.stop.clone(), &self.streams);
-        let wishes = Wishes { in_force: self.in_force(&asked, &order), view: order.view, asked };
-        Ok(self.registry.add(live, wishes, permit))
+        let live = transcriber.open_stream(slot, work, self.stop.clone(), &self.streams);
+        let wishes = Wishes { in_force: in_force(&transcriber, &asked, &order), view: order.view, asked };
+        Ok(self.registry.add(live, transcriber, (wishes, permit)))
     }
 
     /// Whether a stream like this could be opened now.
     async fn could_open(&self, principal: &Principal, asked: &Settings) -> Result<(), ApiError> {
         self.refuse_while_stopping()?;
-        self.understand(asked)?;
+        let transcriber = self.transcriber(asked.model.as_deref()).await?;
+        native::order(asked, transcriber.traits())?;
         // The permit and the slot are only looked at.
         drop(self.limits.stream(principal).await?);
-        drop(self.transcriber.admit_stream()?);
+        drop(transcriber.admit_stream()?);
         Ok(())
     }
 
@@ -96,44 +97,22 @@ impl House {
         if newer.grace.is_some() && newer.grace != before.grace {
             return Err(FieldError::new("grace", "grace is fixed when a stream is opened.").into());
         }
+        let (transcriber, traits) = (&stream.transcriber, stream.transcriber.traits());
+        if newer.model.is_some() && self.model_name(newer.model.as_deref())? != traits.name {
+            return Err(FieldError::new("model", "model is fixed when a stream is opened.").into());
+        }
         let asked = before.clone().with(newer);
         asked.check()?;
-        let order = self.understand(&asked)?;
-        if stream.live.received().chunks > 0 && order.format != self.understand(&before)?.format {
+        let order = native::order(&asked, traits)?;
+        if stream.live.received().chunks > 0 && order.format != native::order(&before, traits)?.format {
             let message = "The format of the audio is fixed once audio has been sent.";
             return Err(FieldError::new("encoding", message).into());
         }
         // A stream that is over has nothing left to change.
-        let _ = stream.live.change(self.live_work(&order, false)).await;
-        let in_force = self.in_force(&asked, &order);
+        let _ = stream.live.change(live_work(transcriber, &order, false), None).await;
+        let in_force = in_force(transcriber, &asked, &order);
         *stream.wishes() = Wishes { in_force, view: order.view, asked };
         Ok(())
-    }
-
-    fn understand(&self, settings: &Settings) -> Result<Order, ApiError> {
-        let traits = self.transcriber.traits();
-        if let Some(model) = &settings.model {
-            check_model(self, model)?;
-        }
-        Ok(native::order(settings, traits)?)
-    }
-
-    fn live_work(&self, order: &Order, resumable: bool) -> LiveWork {
-        let work = self.transcriber.work(order.options.clone(), order.language);
-        let work = work.cut_as(order.endpointing);
-        let (partials, format) = (order.partials, order.format);
-        LiveWork { work, partials, held_back: None, format, resumable }
-    }
-
-    fn in_force(&self, asked: &Settings, order: &Order) -> Settings {
-        let (threshold, silence, prefix) = self.transcriber.endpointing();
-        let millis = |length: crate::transcript::Samples| (length.seconds() * 1000.0).round() as u32;
-        let defaults = Endpointing {
-            threshold: Some(threshold),
-            prefix_padding_ms: Some(millis(prefix)),
-            silence_duration_ms: Some(millis(silence)),
-        };
-        native::in_force(asked, order, defaults, &self.transcriber.traits().name)
     }
 
     pub(super) fn refuse_while_stopping(&self) -> Result<(), ApiError> {
@@ -152,7 +131,7 @@ impl House {
             settings: stream.wishes().in_force.clone(),
             received,
             last_seq: stream.live.last_number(),
-            caveat: self.transcriber.traits().caveat.map(str::to_owned),
+            caveat: stream.transcriber.traits().caveat.map(str::to_owned),
         };
         unnumbered(ServerMessage::Ready(Box::new(ready)))
     }
@@ -188,6 +167,24 @@ impl House {
         let seq = number.filter(|_| !matches!(message, ServerMessage::Error { .. }));
         (ServerEvent { seq, message }, close)
     }
+}
+
+fn live_work(transcriber: &Transcriber, order: &Order, resumable: bool) -> LiveWork {
+    let work = transcriber.work(order.options.clone(), order.language);
+    let work = work.cut_as(order.endpointing);
+    let (partials, format) = (order.partials, order.format);
+    LiveWork { work, partials, held_back: None, format, resumable }
+}
+
+fn in_force(transcriber: &Transcriber, asked: &Settings, order: &Order) -> Settings {
+    let (threshold, silence, prefix) = transcriber.endpointing();
+    let millis = |length: crate::transcript::Samples| (length.seconds() * 1000.0).round() as u32;
+    let defaults = Endpointing {
+        threshold: Some(threshold),
+        prefix_padding_ms: Some(millis(prefix)),
+        silence_duration_ms: Some(millis(silence)),
+    };
+    native::in_force(asked, order, defaults, &transcriber.traits().name)
 }
 
 fn received(stream: &OpenStream) -> Received {

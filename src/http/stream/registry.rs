@@ -13,7 +13,7 @@ use whisperwire_protocol::stream::Settings;
 
 use crate::dialect::native::View;
 use crate::http::limit::Permit;
-use crate::pipeline::{Cursor, LiveStream};
+use crate::pipeline::{Cursor, LiveStream, Transcriber};
 
 /// How often streams that nobody is on are looked for.
 const ROUND: Duration = Duration::from_secs(1);
@@ -33,6 +33,8 @@ pub(super) struct OpenStream {
     /// A secret: whoever knows it may listen.
     pub(super) id: String,
     pub(super) live: LiveStream,
+    /// Of the model that it was opened with.
+    pub(super) transcriber: Transcriber,
     wishes: Mutex<Wishes>,
     grace: Duration,
     /// Held by whoever sends.
@@ -82,11 +84,17 @@ impl Registry {
     }
 
     /// Takes a new stream in. It has no reader yet.
-    pub(super) fn add(&self, live: LiveStream, wishes: Wishes, permit: Permit) -> Arc<OpenStream> {
+    pub(super) fn add(
+        &self,
+        live: LiveStream,
+        transcriber: Transcriber,
+        (wishes, permit): (Wishes, Permit),
+    ) -> Arc<OpenStream> {
         let now = Instant::now();
         let stream = Arc::new(OpenStream {
             id: format!("stream_{}", uuid::Uuid::new_v4().simple()),
             live,
+            transcriber,
             grace: Duration::from_secs_f64(wishes.asked.grace.unwrap_or(0.0)),
             wishes: Mutex::new(wishes),
             input: Arc::default(),

@@ -38,7 +38,7 @@ const GOOD_FOR: Duration = Duration::from_secs(300);
 /// How long the service may take to answer, once it has everything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) struct Bucket {
+pub(in crate::jobs) struct Bucket {
     place: Place,
     credentials: Credentials,
     prefix: String,

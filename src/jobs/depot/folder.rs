@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
-pub(super) struct Folder(PathBuf);
+pub(in crate::jobs) struct Folder(PathBuf);
 
 impl Folder {
     /// A folder, which is made if need be.

@@ -11,6 +11,7 @@ mod events;
 mod gone;
 mod keys;
 mod legs;
+mod models;
 mod overload;
 pub(crate) mod realtime;
 mod resume;

@@ -215,3 +215,41 @@ fn nonsense_is_told_and_changes_nothing() {
         assert!(session.hear().await.is_err());
     });
 }
+
+/// A session as clients open it that name their model in its settings, and not in the address.
+#[test]
+fn a_session_may_change_to_another_model() {
+    let house = TestHouse::start(&["--script-models=second=10,third=10"]);
+    let model = |name: &str| {
+        let mut update = settings(json!({"type": "server_vad", "silence_duration_ms": 300}));
+        update["session"]["audio"]["input"]["transcription"] = json!({"model": name});
+        update
+    };
+    let active = async |id: &str| {
+        let answer = Answer::fetch(house.client.get(house.url(&format!("/v1/models/{id}")))).await;
+        answer.json()["whisperwire"]["active"].as_u64().expect("a number")
+    };
+    let (pcm, pause) = (speech(2.0), quiet(1.0));
+    runtime().block_on(async {
+        let mut session = Session::open(house.address, "intent=transcription", &[]).await.expect("room");
+        session.until("session.created").await;
+        assert_eq!((active("script").await, active("second").await), (1, 0));
+        session.say(model("second")).await;
+        let updated = session.until("session.updated").await.pop().expect("at least one");
+        assert_eq!(updated["session"]["audio"]["input"]["transcription"]["model"], "second");
+        session.speak(&[&pcm[..], &pause].concat()).await;
+        let heard = session.until(COMPLETED).await.pop().expect("at least one");
+        assert_eq!(heard["transcript"], scripted(&pcm));
+        assert_eq!((active("script").await, active("second").await), (0, 1));
+
+        // What is not there changes nothing, and the session goes on.
+        session.say(model("nobody")).await;
+        let error = session.until("error").await.pop().expect("at least one");
+        assert_eq!(error["error"]["code"], "model_not_found");
+        session.say(model("third")).await;
+        session.until("session.updated").await;
+        session.speak(&[&pcm[..], &pause].concat()).await;
+        session.until(COMPLETED).await;
+        assert_eq!((active("second").await, active("third").await), (0, 1));
+    });
+}

@@ -68,7 +68,7 @@ fn a_calibration_that_waits_for_its_turn_ends_with_the_workers() {
         let pool = pool.clone();
         std::thread::spawn(move || pool.calibrate(vec![0.5; 48_000].into()))
     };
-    wait_until("the calibration waits", || pool.shared.state().own[0].len() == 1);
+    wait_until("the calibration waits", || pool.shared().state().own[0].len() == 1);
     let start = Instant::now();
     drop(workers);
     assert_eq!(calibration.join().expect("it does not fail"), Err(EngineError::Closed));

@@ -2,6 +2,7 @@
 
 mod capacity;
 mod live;
+mod models;
 mod stress;
 
 use super::*;
@@ -62,7 +63,12 @@ where
     H: Fn(&Request, &Abort) -> Result<(), EngineError> + Send + Sync + 'static,
 {
     fn new(make: M, hear: H) -> Arc<Self> {
+        Self::named("script", make, hear)
+    }
+
+    fn named(name: &str, make: M, hear: H) -> Arc<Self> {
         let traits = Script::new(ScriptConfig::default()).traits().clone();
+        let traits = EngineTraits { name: name.to_owned(), ..traits };
         Arc::new(Self { traits, made: AtomicU64::new(0), make, hear: Arc::new(hear) })
     }
 }

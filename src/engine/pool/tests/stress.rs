@@ -132,7 +132,7 @@ fn request_at(dice: &mut Dice) -> Request {
 fn worst_idleness(pool: &Pool, over: &AtomicBool) -> Duration {
     let (mut worst, mut since) = (Duration::ZERO, Instant::now());
     while !over.load(Ordering::SeqCst) {
-        let state = pool.shared.state();
+        let state = pool.shared().state();
         let forgotten = state.sleeping > 0 && state.has_work();
         drop(state);
         if forgotten {
