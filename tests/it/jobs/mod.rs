@@ -3,6 +3,7 @@
 mod crash;
 mod faces;
 mod news;
+mod shared;
 
 use std::time::Duration;
 
