@@ -331,7 +331,7 @@ async fn a_webhook_is_due_when_its_job_is_over_and_one_courier_has_it(place: &Pl
 #[tokio::test]
 async fn a_sign_of_life_keeps_a_job_and_its_lack_gives_it_away() {
     let redis = Redis::start();
-    let idle = Duration::from_millis(1500);
+    let idle = Duration::from_secs(3);
     let (one, other) = (Shared::new(redis.link().await, idle), Shared::new(redis.link().await, idle));
     for id in ["job_a", "job_b"] {
         one.add(job(id, "anna", 1), None).await.expect("it is kept");
