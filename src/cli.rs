@@ -21,7 +21,7 @@ use crate::dialect::openai::{as_captions, order, render};
 use crate::engine::Task;
 use crate::engine::models::{HubConfig, ModelsCommand};
 use crate::pipeline::Transcriber;
-use crate::telemetry::LogConfig;
+use crate::telemetry::{LogConfig, Traces};
 use crate::transcript::{Segment, Transcript};
 
 /// `EX_USAGE` of `sysexits.h`.
@@ -34,12 +34,16 @@ pub fn complain(sentence: &str) {
 
 /// `whisperwire serve`.
 pub fn serve(config: ServeConfig) -> Result<ExitCode, ConfigError> {
-    start_log(&config.log)?;
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return Ok(exit(Err(error))),
+    };
+    let traces = runtime.block_on(async { start_log(&config.log) })?;
     let try_with = config.http.try_with.clone();
     let grace = config.http.grace;
-    let served = runtime().and_then(|runtime| {
+    let served = (|| {
         let made_it = runtime.block_on(async {
-            let app = App::build(config).await?;
+            let app = App::build(config).await?.with_traces(traces);
             announce(&app, try_with.as_deref())?;
             let stop = CancellationToken::new();
             stop_on_signal(stop.clone())?;
@@ -48,7 +52,7 @@ pub fn serve(config: ServeConfig) -> Result<ExitCode, ConfigError> {
         // A thread may still wait for a disk or a child; it is not waited for longer than a request would be.
         runtime.shutdown_timeout(grace.min(std::time::Duration::from_secs(1)));
         Ok(made_it)
-    });
+    })();
     Ok(exit(served))
 }
 
@@ -100,7 +104,7 @@ pub fn models(command: ModelsCommand, hub: &HubConfig) -> ExitCode {
 
 /// `whisperwire transcribe`: each file by itself, so that one that fails does not cost the others.
 pub fn transcribe(flags: &TranscribeFlags, config: TranscribeConfig) -> Result<ExitCode, ConfigError> {
-    start_log(&config.log)?;
+    let _no_traces = start_log(&config.log)?;
     if let Some(folder) = &flags.output
         && let Err(error) = std::fs::create_dir_all(folder)
     {
@@ -223,7 +227,7 @@ fn bar(path: &Path, seconds: Option<f64>) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(name)
 }
 
-fn start_log(log: &LogConfig) -> Result<(), ConfigError> {
+fn start_log(log: &LogConfig) -> Result<Traces, ConfigError> {
     log.start().map_err(ConfigError::Bad)
 }
 

@@ -15,10 +15,11 @@ use crate::audio::{FileDecoder, FileOptions};
 use crate::cache::Cache;
 use crate::config::{EngineConfig, ModelsConfig, ServeConfig};
 use crate::engine::pool::{Crew, Pool, Workers};
-use crate::http::{self, HttpConfig, Rooms, Tls};
+use crate::http::{self, Ending, HttpConfig, Rooms, Tls};
 use crate::jobs::Jobs;
 use crate::link::Link;
 use crate::pipeline::{Budget, PipelineConfig, Shelf, ShelfConfig};
+use crate::telemetry::{Metrics, Traces};
 
 pub use self::library::load_engine;
 
@@ -28,6 +29,7 @@ pub struct App {
     http: HttpConfig,
     rooms: Rooms,
     workers: Workers,
+    traces: Traces,
 }
 
 impl App {
@@ -45,10 +47,17 @@ impl App {
         };
         let jobs = Jobs::open(jobs, link.clone()).await?;
         let (crew, workers) = Crew::start(engine.pool)?;
-        let shelf = stock(crew, engine, models, pipeline).await?;
+        let metrics = Metrics::new();
+        let shelf = stock(crew, engine, models, (pipeline, metrics.clone())).await?;
         let cache = Cache::new(cache, link.clone());
-        jobs.start(shelf.clone(), cache.clone());
-        Ok(Self { listener, http, rooms: Rooms { shelf, jobs, link, cache }, workers })
+        jobs.start(shelf.clone(), cache.clone(), &metrics);
+        let rooms = Rooms { shelf, jobs, link, cache, metrics };
+        Ok(Self { listener, http, rooms, workers, traces: Traces::default() })
+    }
+
+    /// The same, with these traces to be sent off at the end.
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Where it listens.
@@ -61,23 +70,27 @@ impl App {
         self.http.tls.as_ref()
     }
 
-    /// Serves until `stop`, then drains: nothing new is taken, what runs is finished within the grace, what is
-    /// left is aborted. Says whether everything was finished.
+    /// Serves until `stop`, then drains: it says that it is not ready and serves on for the delay; then nothing new is
+    /// taken, what runs is finished within the grace, what is left is aborted. Says whether everything was finished.
     pub async fn run(self, stop: CancellationToken) -> bool {
-        let (grace, tls) = (self.http.grace, self.http.tls.clone());
+        let (grace, delay, tls) = (self.http.grace, self.http.drain_delay, self.http.tls.clone());
         let (cache, jobs) = (self.rooms.cache.clone(), self.rooms.jobs.clone());
-        let (router, streams) = http::router(self.rooms, self.http, stop.clone());
-        let clock = {
-            let (stop, jobs) = (stop.clone(), jobs.clone());
-            async move {
-                stop.cancelled().await;
-                jobs.close();
-                tracing::info!(grace_seconds = grace.as_secs(), "stopping");
-                Instant::now()
+        let ending = Ending { announced: stop, begun: CancellationToken::new() };
+        let (router, streams) = http::router(self.rooms, self.http, ending.clone());
+        let (closing, closed) = (ending.begun.clone(), jobs.clone());
+        let clock = async move {
+            ending.announced.cancelled().await;
+            if !delay.is_zero() {
+                tracing::info!(delay_seconds = delay.as_secs(), "not ready any more");
+                tokio::time::sleep(delay).await;
             }
+            tracing::info!(grace_seconds = grace.as_secs(), "stopping");
+            ending.begun.cancel();
+            closed.close();
+            Instant::now()
         };
         // One grace for all of it: what the requests have used of it, the streams and the workers do not get.
-        let serve = http::serve(self.listener, router, tls, stop, grace);
+        let serve = http::serve(self.listener, router, tls, closing, grace);
         let (finished, began) = tokio::join!(serve, clock);
         let left = || grace.saturating_sub(began.elapsed());
         streams.close();
@@ -85,9 +98,12 @@ impl App {
         // Whoever waits for an answer was served; what was accepted for later is finished, or put back.
         let worked_off = jobs.drain(left()).await;
         cache.flush().await;
-        let left = if finished && streamed && worked_off { left() } else { Duration::ZERO };
-        let workers = self.workers;
-        let drained = tokio::task::spawn_blocking(move || workers.drain(left)).await.unwrap_or(false);
+        let rest = if finished && streamed && worked_off { left() } else { Duration::ZERO };
+        let (workers, traces) = (self.workers, self.traces);
+        let drained = tokio::task::spawn_blocking(move || workers.drain(rest)).await.unwrap_or(false);
+        // What is traced last is told last.
+        let flush = left().clamp(FLUSH.0, FLUSH.1);
+        drop(tokio::task::spawn_blocking(move || traces.flush(flush)).await);
         let made_it = finished && streamed && worked_off && drained;
         if made_it {
             tracing::info!("stopped; every request was finished");
@@ -97,6 +113,10 @@ impl App {
         made_it
     }
 }
+
+/// What the last traces get where nothing is left of the grace, and where much is: a collector that is gone must not
+/// hold up the end.
+const FLUSH: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// Loads the engine and starts its threads. Blocks, for as long as a download takes.
 pub fn start_engine(config: &EngineConfig) -> anyhow::Result<(Pool, Workers)> {
@@ -126,7 +146,7 @@ async fn stock(
     crew: Crew,
     engine: EngineConfig,
     models: ModelsConfig,
-    pipeline: PipelineConfig,
+    (pipeline, metrics): (PipelineConfig, Metrics),
 ) -> anyhow::Result<Shelf> {
     let (lazy, idle, memory) = (models.lazy, models.idle, models.memory);
     // Weights that are missing are downloaded here, so that a lazy server has them too.
@@ -134,7 +154,7 @@ async fn stock(
     let (library, wanted) = opened.await.context("looking for the models crashed")??;
     let speech = Some(speech(library.takes_placeholders())?);
     let memory = memory.map_or_else(|| Budget::Guessed(library::half_of_the_memory()), Budget::Firm);
-    let shelf = Shelf::new(crew, library, pipeline, ShelfConfig { memory, idle, speech });
+    let shelf = Shelf::new(crew, library, pipeline, ShelfConfig { memory, idle, speech, metrics });
     let default = shelf.default_name().to_owned();
     for name in wanted.iter().filter(|name| !(lazy && **name == default)) {
         drop(shelf.await_model(name).await?);

@@ -10,6 +10,7 @@ use super::cache::CacheFlags;
 use super::jobs::JobsFlags;
 use super::limits::{LimitConfig, LimitFlags, size};
 use super::models::ShelfFlags;
+use super::ops::OpsFlags;
 use super::redis::RedisFlags;
 use super::webhooks::WebhookFlags;
 use super::{
@@ -44,6 +45,8 @@ pub struct ServeFlags {
     limits: LimitFlags,
     #[command(flatten)]
     redis: RedisFlags,
+    #[command(flatten)]
+    ops: OpsFlags,
     #[command(flatten)]
     work: WorkFlags,
 }
@@ -316,7 +319,11 @@ impl ServeFlags {
     pub fn config(self) -> Bad<ServeConfig> {
         let hub = self.work.hub.clone().config();
         let TranscribeConfig { engine, pipeline, log } = self.work.config()?;
+        let OpsFlags { drain_delay, metrics_open, otlp_endpoint } = self.ops;
+        let drain_delay = Duration::from_secs(drain_delay);
         let http = self.http.config(hub, self.limits.config()?)?;
+        let http = HttpConfig { drain_delay, metrics_open, ..http };
+        let log = LogConfig { traces: otlp_endpoint.filter(|endpoint| !endpoint.is_empty()), ..log };
         let webhooks = self.webhooks.config();
         Ok(ServeConfig {
             jobs: self.jobs.config(http.address.port(), engine.pool.workers, webhooks)?,
@@ -381,6 +388,8 @@ impl HttpFlags {
             max_upload: self.max_file_size.unwrap_or(self.max_upload_mb.max(1) * 1_000_000),
             upload_timeout: Duration::from_secs(self.upload_timeout.max(1)),
             grace: Duration::from_secs(self.grace),
+            drain_delay: Duration::ZERO,
+            metrics_open: false,
             accept_unknown_models: self.unknown_models == UnknownModels::Accept,
             spool_dir: self.spool_dir,
             idle_timeout: Duration::from_secs(self.idle_timeout.max(1)),
@@ -483,7 +492,7 @@ impl PipelineFlags {
 
 impl LogFlags {
     fn config(self) -> LogConfig {
-        LogConfig { filter: self.log, json: self.log_json }
+        LogConfig { filter: self.log, json: self.log_json, traces: None }
     }
 }
 

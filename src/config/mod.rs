@@ -9,6 +9,7 @@ mod flags;
 mod jobs;
 mod limits;
 mod models;
+mod ops;
 mod redis;
 mod webhooks;
 
@@ -197,6 +198,7 @@ const BROUGHT_NAMES: &[(&str, &str)] = &[
     ("WHISPERWIRE_REDIS", "REDIS_URL"),
     ("WHISPERWIRE_CACHE_TTL", "CACHE_TTL"),
     ("WHISPERWIRE_MODEL_UNLOAD_IDLE_MINUTES", "MODEL_UNLOAD_IDLE_MINUTES"),
+    ("WHISPERWIRE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
 ];
 
 struct Environment {

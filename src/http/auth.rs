@@ -154,6 +154,11 @@ impl Keys {
     }
 }
 
+/// Whether somebody may see what is not for everybody: where there are keys, those who bring one.
+pub(super) fn may_look(house: &House, headers: &HeaderMap) -> bool {
+    house.keys.are_none() || brought(headers).is_some_and(|key| house.keys.holder(key).is_some())
+}
+
 /// `Authorization: Bearer KEY`, or `X-API-Key: KEY`; or, from a browser's WebSocket, which has no headers of its
 /// own, a subprotocol that names it.
 pub(super) fn brought(headers: &HeaderMap) -> Option<&str> {

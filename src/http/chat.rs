@@ -64,6 +64,7 @@ pub(super) async fn completions(
     let slot = transcriber.admit()?;
     let mut sources = Vec::with_capacity(recordings.len());
     for (param, file) in recordings {
+        house.count_upload(file.metadata().map_or(0, |metadata| metadata.len()));
         // All of them before the first event, so that bad audio is an error of its own.
         let source = transcriber.open(file).await;
         sources.push(source.map_err(|error| ApiError::from(&error).of(&param))?);

@@ -1,4 +1,5 @@
-//! What every request is wrapped in: an id, a line in the log, a net for panics, and a watch on its body.
+//! What every request is wrapped in: an id, a span that its lines in the log stand in, a net for panics, and a watch on
+//! its body.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -8,10 +9,15 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::auth::Principal;
 use super::error::{ApiError, Cause};
 use super::intake::Intake;
+use crate::telemetry::{adopt, request_span};
+
+/// Asked every few seconds by those who look after servers.
+const PROBES: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -23,9 +29,12 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let intake = Intake::new(body, &parts.headers);
     parts.extensions.insert(intake.clone());
+    let span = request_span(&id, method.as_str(), &path);
+    adopt(&span, parts.headers.get("traceparent").and_then(|value| value.to_str().ok()));
     let request = Request::from_parts(parts, intake.body());
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     intake.hear_out();
+    let _inside = span.enter();
     let mut response = answer.unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response());
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -34,8 +43,9 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
     let ms = started.elapsed().as_millis();
     let key = response.extensions().get::<Principal>().map(Principal::called);
     match response.extensions().get::<Cause>() {
-        Some(Cause(cause)) => tracing::error!(%id, %method, path, status, ms, key, cause, "answered"),
-        None => tracing::info!(%id, %method, path, status, ms, key, "answered"),
+        Some(Cause(cause)) => tracing::error!(status, ms, key, cause, "answered"),
+        None if PROBES.contains(&path.as_str()) => tracing::debug!(status, ms, "answered"),
+        None => tracing::info!(status, ms, key, "answered"),
     }
     response
 }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use whisperwire_protocol::error::Fault;
 use whisperwire_protocol::{ErrorBody, ErrorCode, FieldError};
 
+use super::measure::Told;
 use crate::audio::AudioError;
 use crate::dialect::audio_fault;
 pub(super) use crate::dialect::sentence;
@@ -93,6 +94,11 @@ impl ApiError {
         if OURS.iter().any(|ours| path.starts_with(ours)) { self.native() } else { self }
     }
 
+    /// What went wrong.
+    pub(super) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
     /// The body, for an event stream that has already begun.
     pub(super) fn body(&self) -> ErrorBody {
         ErrorBody::new(self.code, &self.message, self.param.as_deref())
@@ -168,6 +174,7 @@ impl IntoResponse for ApiError {
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(body)).into_response();
+        response.extensions_mut().insert(Told(self.code));
         if self.code.retry().after() {
             let seconds = HeaderValue::from(self.retry_after.unwrap_or(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -15,13 +15,16 @@ mod jobs;
 mod keys;
 mod limit;
 mod listener;
+mod measure;
 mod models;
 mod openai;
 mod ops;
 mod origin;
 mod page;
 mod peer;
+mod probes;
 mod realtime;
+mod scrape;
 mod stream;
 mod tls;
 mod upload;
@@ -58,6 +61,7 @@ use crate::engine::models::HubConfig;
 use crate::jobs::Jobs;
 use crate::link::Link;
 use crate::pipeline::{Shelf, TranscribeError};
+use crate::telemetry::{Gauge, Machine, Metrics, table};
 
 /// How the server presents itself.
 #[derive(Clone)]
@@ -82,6 +86,10 @@ pub struct HttpConfig {
     pub upload_timeout: Duration,
     /// How long running requests get to finish at the end.
     pub grace: Duration,
+    /// How long it says that it is not ready, and serves on, before the end begins.
+    pub drain_delay: Duration,
+    /// Whether figures are told to those without a key too.
+    pub metrics_open: bool,
     /// Whether a model nobody knows means the one that is loaded.
     pub accept_unknown_models: bool,
     /// Where uploads are spooled; the system's temporary folder if none is given.
@@ -123,6 +131,17 @@ pub struct Rooms {
     pub link: Option<Link>,
     /// Finished transcripts.
     pub cache: Cache<TranscribeError>,
+    /// Where figures go.
+    pub metrics: Metrics,
+}
+
+/// How the end comes.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// Cancelled when the server is to stop: it is not ready any more, and serves on.
+    pub announced: CancellationToken,
+    /// Cancelled when nothing new is taken any more: live streams then end as if their clients had ended them.
+    pub begun: CancellationToken,
 }
 
 /// What handlers share.
@@ -145,15 +164,23 @@ struct House {
     link: Option<Link>,
     /// Finished transcripts.
     cache: Cache<TranscribeError>,
-    /// Cancelled when the server is to stop: live streams then end as if their clients had ended them.
+    ending: Ending,
+    /// The second half of the ending.
     stop: CancellationToken,
+    metrics: Metrics,
+    /// Requests that wait for their answer.
+    waiting: Gauge,
+    machine: Machine,
 }
 
-/// All routes and layers. The tracker tells when the last stream has ended, which all do after `stop`. Must be called
-/// on a runtime.
-pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Router, TaskTracker) {
-    let Rooms { shelf, jobs, link, cache } = rooms;
+/// All routes and layers. The tracker tells when the last stream has ended, which all do after the end has begun. Must
+/// be called on a runtime.
+pub fn router(rooms: Rooms, config: HttpConfig, ending: Ending) -> (Router, TaskTracker) {
+    let Rooms { shelf, jobs, link, cache, metrics } = rooms;
     let streams = TaskTracker::new();
+    let uploads = config.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let mut places = vec![("uploads", uploads), ("models", config.models.cache_dir.clone())];
+    places.extend(jobs.folder().map(|folder| ("jobs", folder.to_owned())));
     let house = Arc::new(House {
         keys: Arc::new(Keys::new(&config)),
         limits: Limits::new(link.clone()),
@@ -164,10 +191,14 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         link,
         cache,
         config,
-        stop,
+        stop: ending.begun.clone(),
+        ending,
         started: Instant::now(),
         started_at: epoch_seconds(),
         streams: streams.clone(),
+        waiting: metrics.gauge(&table::HTTP_REQUESTS_OPEN, &[]),
+        metrics,
+        machine: Machine::new(places),
     });
     house.announce_keys();
     house.jobs.charge({
@@ -176,8 +207,10 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
     });
     #[cfg(unix)]
     tokio::spawn(auth::reread_on_hangup(house.clone(), house.stop.clone()));
+    tokio::spawn(scrape::tidy(Arc::downgrade(&house)));
     let cors = house.config.origins.layer();
-    // Each layer encloses what stands above it. From outside in: the envelope, cross-origin rules, keys, limits.
+    // Each layer encloses what stands above it. From outside in: the envelope, figures, cross-origin rules, keys,
+    // limits.
     let counted = Router::new()
         .route("/audio/transcriptions", post(openai::transcriptions))
         .route("/audio/transcriptions/{task_id}", get(jobs::task))
@@ -228,7 +261,10 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         .route("/", get(page::front))
         .route("/v1", get(ops::about))
         .route("/v1/", get(ops::about))
-        .route("/health", get(ops::health))
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/health", get(probes::health))
+        .route("/metrics", get(probes::metrics))
         .nest("/v1", v1)
         .nest("/api/v1/transcribe", whisperx)
         .fallback(async || ApiError::no_route())
@@ -238,7 +274,9 @@ pub fn router(rooms: Rooms, config: HttpConfig, stop: CancellationToken) -> (Rou
         Some(cors) => router.layer(cors),
         None => router,
     };
-    (router.layer(from_fn(envelope::wrap)).with_state(house), streams)
+    let router =
+        router.layer(from_fn_with_state(house.clone(), measure::count)).layer(from_fn(envelope::wrap));
+    (router.with_state(house), streams)
 }
 
 impl House {

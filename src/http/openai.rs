@@ -13,6 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 use whisperwire_protocol::{FieldError, TranscriptionForm};
 
 use super::auth::Principal;
@@ -66,6 +67,7 @@ async fn answer(house: Arc<House>, asked: Asked, task: Task) -> Result<Response,
     house.shelf.crew().has_room()?;
     house.limits.hear(&asked.principal).await?;
     let upload = upload::receive_form(asked.form, &asked.intake, &house.config).await?;
+    house.count_upload(upload.file.bytes);
     let form = TranscriptionForm::from_fields(&upload.fields, task == Task::Translate)?;
     if form.background {
         return jobs::later(&house, &asked.principal, task, upload).await;
@@ -138,21 +140,23 @@ pub(super) fn stream_answer(
     let param = telling.param;
     let (events, told) = mpsc::channel::<String>(16);
     let tracker = house.streams.clone();
-    tracker.spawn(async move {
+    let task = async move {
         // The slot and the model are free as soon as this is over, however long the last events take to be read.
         let last = tokio::select! {
             last = tell(&house, telling, narrator, &events) => last,
             () = events.closed() => return,
         };
         let last = last.unwrap_or_else(|error| {
-            vec![serde_json::to_string(&ApiError::transcribing(&error, param).body()).unwrap_or_default()]
+            let error = house.counted(ApiError::transcribing(&error, param));
+            vec![serde_json::to_string(&error.body()).unwrap_or_default()]
         });
         for event in last.into_iter().chain(["[DONE]".to_owned()]) {
             if events.send(event).await.is_err() {
                 return;
             }
         }
-    });
+    };
+    tracker.spawn(task.in_current_span());
     as_events(stream::unfold(told, async |mut told| Some((told.recv().await?, told))))
 }
 

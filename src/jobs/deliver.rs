@@ -9,12 +9,13 @@ use whisperwire_protocol::job::{WebhookData, WebhookEvent};
 use super::store::{Attempted, Due, Next};
 use super::webhook::{self, Attempt, Delivery};
 use super::{LOOK, Office, now, wire};
+use crate::telemetry::{Counter, Metrics, table};
 
 /// Deliveries at a time.
 const AT_ONCE: usize = 8;
 
 /// Runs until the server stops. What is under way then is finished: its time is bounded.
-pub(super) async fn run(office: Arc<Office>) {
+pub(super) async fn run(office: Arc<Office>, tries: Tries) {
     let mut under_way = JoinSet::new();
     loop {
         while under_way.try_join_next().is_some() {}
@@ -23,7 +24,7 @@ pub(super) async fn run(office: Arc<Office>) {
             match office.store.due(now(), room).await {
                 Ok(due) => {
                     for due in due {
-                        under_way.spawn(deliver(Arc::clone(&office), due));
+                        under_way.spawn(deliver(Arc::clone(&office), tries.clone(), due));
                     }
                 }
                 Err(error) => tracing::debug!(%error, "no webhook can be taken for now"),
@@ -39,7 +40,22 @@ pub(super) async fn run(office: Arc<Office>) {
     under_way.join_all().await;
 }
 
-async fn deliver(office: Arc<Office>, due: Due) {
+/// Counts attempts by what came of them.
+#[derive(Clone)]
+pub(super) struct Tries {
+    delivered: Counter,
+    repeated: Counter,
+    given_up: Counter,
+}
+
+impl Tries {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let counter = |outcome| metrics.counter(&table::WEBHOOK_ATTEMPTS_TOTAL, &[outcome]);
+        Self { delivered: counter("delivered"), repeated: counter("repeated"), given_up: counter("given_up") }
+    }
+}
+
+async fn deliver(office: Arc<Office>, tries: Tries, due: Due) {
     let Due { hook, job, tried } = due;
     let event = WebhookEvent {
         id: hook.id.clone(),
@@ -60,6 +76,11 @@ async fn deliver(office: Arc<Office>, due: Due) {
         webhook::Next::Again(wait) => Next::At(now() + millis_of(wait)),
         webhook::Next::GiveUp => Next::GivenUp,
     };
+    match next {
+        Next::Delivered => tries.delivered.increment(1),
+        Next::At(_) => tries.repeated.increment(1),
+        Next::GivenUp => tries.given_up.increment(1),
+    }
     let delivered = next == Next::Delivered;
     let Attempt { status, millis, error, .. } = attempt;
     tracing::info!(event = hook.id, job = job.id, status, ms = millis, delivered, "a webhook was tried");

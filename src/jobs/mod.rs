@@ -42,6 +42,7 @@ use crate::cache::Cache;
 use crate::dialect::record;
 use crate::link::Link;
 use crate::pipeline::{Meter, Shelf, TranscribeError};
+use crate::telemetry::Metrics;
 use crate::transcript::Transcript;
 
 /// How the back office works.
@@ -221,7 +222,7 @@ impl Jobs {
             "the store of jobs is open"
         );
         let jobs = Self(Arc::new(Office {
-            courier: Arc::new(Courier::new(config.webhooks.clone())),
+            courier: Arc::new(Courier::new(config.webhooks)),
             config,
             store,
             shared,
@@ -245,10 +246,10 @@ impl Jobs {
     }
 
     /// Starts to work.
-    pub fn start(&self, shelf: Shelf, cache: Cache<TranscribeError>) {
+    pub fn start(&self, shelf: Shelf, cache: Cache<TranscribeError>, metrics: &Metrics) {
         let Self(office) = self;
         office.tasks.spawn(runner::run(Arc::clone(office), shelf, cache));
-        office.tasks.spawn(deliver::run(Arc::clone(office)));
+        office.tasks.spawn(deliver::run(Arc::clone(office), deliver::Tries::new(metrics)));
         office.tasks.spawn(sweep(Arc::clone(office)));
         if office.shared {
             office.tasks.spawn(take_over(Arc::clone(office)));
@@ -369,6 +370,11 @@ impl Jobs {
     /// Whether the server is stopping, so that whoever watches should look elsewhere.
     pub fn is_stopping(&self) -> bool {
         self.0.stop.is_cancelled()
+    }
+
+    /// Where they are kept, if not in a folder that ends with the process.
+    pub fn folder(&self) -> Option<&Path> {
+        self.0.config.folder.as_deref()
     }
 
     /// How many jobs there are.

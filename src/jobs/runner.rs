@@ -25,11 +25,12 @@ pub(super) async fn run(office: Arc<Office>, shelf: Shelf, cache: Cache<Transcri
     let places = Arc::new(Semaphore::new(office.config.running.max(1)));
     let mut away = false;
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let claimed = tokio::select! {
-            claimed = office.store.claim(now()) => claimed,
-            () = office.stop.cancelled() => return,
-        };
-        let wait = match claimed {
+        // A job that was put back must not be begun again, and a claim that is dropped under way would hold one that
+        // nobody works on.
+        if office.stop.is_cancelled() {
+            return;
+        }
+        let wait = match office.store.claim(now()).await {
             Ok(Some(job)) => {
                 away = false;
                 office.change();

@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use super::Transcriber;
 use super::feed::{Feed, Item};
 use super::meter::Intake;
+use super::watch::Watch;
 use crate::audio::AudioError;
 use crate::engine::pool::{Lane, Slot, Ticket};
 use crate::engine::{DecodeOptions, Effort, EngineError, Request};
 use crate::language::Language;
 use crate::session::{Input, Output, Session, Window, WindowId, WindowKind};
-use crate::transcript::{Account, Event, GapReason, Recognition, Samples};
+use crate::transcript::{Account, Event, GapReason, RATE, Recognition, Samples};
 
 /// One stream of audio being transcribed, whoever sends it and whoever listens.
 pub(super) struct Stream {
@@ -30,6 +31,7 @@ pub(super) struct Stream {
     pub(super) longest: Samples,
     /// Whoever wants to know how much is taken.
     pub(super) intake: Intake,
+    pub(super) watch: Watch,
 }
 
 /// Whether somebody is speaking at this moment. It decides how urgent a window is, and nothing about the text.
@@ -98,6 +100,8 @@ struct Asked {
     tries: u32,
     since: Instant,
     ticket: Ticket,
+    /// For traces: it ends when the window does.
+    span: tracing::Span,
 }
 
 impl Stream {
@@ -114,7 +118,10 @@ impl Stream {
                     Output::Recognize(window) => out.push(self.ask(window, begun)),
                     Output::Refresh(window) => self.refresh(&mut out, window),
                     Output::Withdraw(id) => withdraw(&mut out, id),
-                    Output::Event(event) => listener.tell(event).await.map_err(|Hangup| Cut::Hangup)?,
+                    Output::Event(event) => {
+                        self.watch.tells(&event);
+                        listener.tell(event).await.map_err(|Hangup| Cut::Hangup)?;
+                    }
                     Output::Finished { account, language } => {
                         let (duration, overruled) = (self.session.received(), self.session.overruled());
                         let end = End { account, language, duration, overruled };
@@ -137,8 +144,14 @@ impl Stream {
                     self.take(&mut out, asked, result);
                 }
                 item = feed.next(), if wanted => match item {
-                    Item::Audio(pcm) => self.session.handle(Input::Audio(pcm)),
-                    Item::Concealed(pcm) => self.session.handle(Input::Concealed(pcm)),
+                    Item::Audio(pcm) => {
+                        self.watch.heard(pcm.len());
+                        self.session.handle(Input::Audio(pcm));
+                    }
+                    Item::Concealed(pcm) => {
+                        self.watch.heard(pcm.len());
+                        self.session.handle(Input::Concealed(pcm));
+                    }
                     Item::Flush => self.session.handle(Input::Flush),
                     Item::Change(change) => {
                         self.options = change.options;
@@ -187,8 +200,10 @@ impl Stream {
             (_, WindowKind::Final) => Lane::Final,
             (_, WindowKind::Partial) => Lane::Partial,
         };
+        let seconds = request.pcm.len() as f64 / f64::from(RATE);
+        let span = tracing::debug_span!("window", lane = lane.name(), seconds);
         let ticket = self.slot.submit(lane, request.clone());
-        Asked { id, kind, request, tries: 1, since: Instant::now(), ticket }
+        Asked { id, kind, request, tries: 1, since: Instant::now(), ticket, span }
     }
 
     fn request(&self, window: Window) -> Request {
@@ -224,6 +239,7 @@ impl Stream {
         }
         // One that had to make room for a final says nothing about what a partial takes.
         if asked.kind == WindowKind::Partial && result.is_ok() {
+            self.watch.guessed(asked.since.elapsed());
             let pool = self.transcriber.pool();
             let took = asked.since.elapsed().mul_f32(BREATH) + pool.wait(Lane::Partial) * YIELD;
             let step = took.max(STEP).mul_f32(1.0 + 4.0 * pool.strain());
@@ -231,7 +247,7 @@ impl Stream {
         }
         let result = result.map_err(|error| {
             if asked.kind == WindowKind::Final {
-                tracing::warn!(%error, "a window could not be decoded");
+                asked.span.in_scope(|| tracing::warn!(%error, "a window could not be decoded"));
             }
             GapReason::Engine
         });

@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::driver::{Cut, End, Hangup, Listener, Profile};
 use super::feed::{Change, Command, Feed};
@@ -128,7 +129,9 @@ impl Transcriber {
         let feed = Feed::client(taken, live.format, self.config.file.limits, stop);
         let gone = CancellationToken::new();
         let reader = Reader { outbox: outbox.clone(), gone: gone.clone() };
-        tasks.spawn(async move {
+        // Its lines in the log belong to the request that opened it, even after that has its answer.
+        let span = tracing::error_span!("stream");
+        let task = async move {
             // A reader who stops reading holds the loop up inside of an event, so the end is waited for out here.
             // A fault of ours must not leave a client waiting for ever.
             let ended = tokio::select! {
@@ -153,7 +156,8 @@ impl Transcriber {
                 () = reader.outbox.push(Told::Ended(told)) => {}
                 () = reader.gone.cancelled() => {}
             }
-        });
+        };
+        tasks.spawn(task.instrument(span));
         LiveStream {
             commands,
             outbox,

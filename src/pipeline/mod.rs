@@ -11,6 +11,7 @@ mod meter;
 mod outbox;
 mod shelf;
 mod source;
+mod watch;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -30,11 +31,13 @@ use self::driver::{Cut, Listener, Profile, Stream};
 use self::feed::Feed;
 use self::meter::Intake;
 use self::shelf::Lease;
+use self::watch::{Figures, Watch};
 use crate::audio::{AudioError, FileOptions};
 use crate::engine::pool::{Overloaded, Pool, Slot};
 use crate::engine::{DecodeOptions, EngineTraits};
 use crate::language::Language;
 use crate::session::{EndpointConfig, LiveConfig, Session, SessionConfig, SpokenLanguage, WindowConfig};
+use crate::telemetry::Metrics;
 use crate::transcript::{Endpointing, Event, GapReason, Samples, Segment, Transcript};
 use crate::vad::VadKind;
 
@@ -49,6 +52,7 @@ pub struct Transcriber {
     config: Arc<PipelineConfig>,
     /// Absent where no shelf could unload the model.
     _lease: Option<Arc<Lease>>,
+    figures: Arc<Figures>,
 }
 
 /// How audio becomes text, where a request does not say otherwise.
@@ -163,7 +167,8 @@ impl From<Cut> for TranscribeError {
 impl Transcriber {
     /// A transcriber over a running pool.
     pub fn new(pool: Pool, config: PipelineConfig) -> Self {
-        Self { pool, config: Arc::new(config), _lease: None }
+        let figures = Arc::new(Figures::new(&Metrics::silent()));
+        Self { pool, config: Arc::new(config), _lease: None, figures }
     }
 
     /// The engine room.
@@ -245,6 +250,7 @@ impl Transcriber {
             language,
             longest: self.config.file.limits.duration,
             intake: Intake::new(work.meter),
+            watch: Watch::new(self.figures.clone(), profile),
         }
     }
 

@@ -64,7 +64,17 @@ pub(crate) struct Served {
 impl Served {
     /// Starts a server and waits for the line that says where it listens.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::null()).spawn().expect("the program starts");
+        Self::spawn(command.stderr(Stdio::null()))
+    }
+
+    /// The same, with its log in this file.
+    pub(crate) fn start_logging(command: &mut Command, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("room for a log");
+        Self::spawn(command.stderr(Stdio::from(log)))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the program starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let line = lines.next().expect("a line").expect("a line of text");
         let place = line.strip_prefix("listening on ").and_then(|place| place.split_once("://"));

@@ -20,6 +20,7 @@ mod calibrate;
 mod measure;
 mod model;
 mod queue;
+mod times;
 mod worker;
 
 use std::pin::Pin;
@@ -34,7 +35,9 @@ pub use self::worker::Workers;
 
 use self::model::Model;
 use self::queue::{Entry, Purpose, Shared};
+use self::times::Times;
 use super::{Abort, Engine, EngineError, EngineTraits, Request};
+use crate::telemetry::{Metrics, table};
 use crate::transcript::Recognition;
 
 /// How urgent a window is. Lanes are served in this order, but see [`PoolConfig::patience`].
@@ -130,6 +133,16 @@ impl Crew {
         let waiting = oldest.map_or(0.0, |entry| entry.age(now).as_secs_f64());
         drop(state);
         measure::strain(waited.max(waiting))
+    }
+
+    /// Has the times of windows measured from here on; what was counted anyway is in [`Crew::load`]. Only the first
+    /// call counts.
+    pub fn measure(&self, metrics: &Metrics) {
+        let _ = self.shared.times.set(Times {
+            waits: Lane::ALL.map(|lane| metrics.histogram(&table::QUEUE_WAIT_SECONDS, &[lane.name()])),
+            full: metrics.histogram(&table::RECOGNIZE_SECONDS, &["full"]),
+            draft: metrics.histogram(&table::RECOGNIZE_SECONDS, &["draft"]),
+        });
     }
 
     /// What is going on at this moment, with the costs and the capacity of the model that was opened first.

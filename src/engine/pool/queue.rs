@@ -5,13 +5,14 @@
 //! are left wakes the next.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::measure::{self, Cost, Streams, Waits};
 use super::model::Model;
+use super::times::Times;
 use super::{Lane, Load, PoolConfig};
 use crate::engine::{Abort, Effort, EngineError, Request};
 use crate::transcript::{Recognition, Samples};
@@ -27,12 +28,15 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     /// The last worker has ended.
     pub(super) ended: Condvar,
+    /// Absent where nobody measures.
+    pub(super) times: OnceLock<Times>,
 }
 
 impl Shared {
     pub(super) fn new(config: PoolConfig) -> Self {
         let state = Mutex::new(State::new(config));
-        Self { config, state, work: Condvar::new(), ended: Condvar::new() }
+        let (work, ended) = (Condvar::new(), Condvar::new());
+        Self { config, state, work, ended, times: OnceLock::new() }
     }
 
     /// Every critical section is a few assignments, so the state is sound even if a thread died in one.

@@ -69,13 +69,20 @@ impl Worker {
     }
 
     fn live(self) {
-        while let Some(Entry { model, request, abort, reply, .. }) = self.shared.next(self.index) {
+        while let Some(entry) = self.shared.next(self.index) {
+            let Entry { model, purpose, request, abort, reply, submitted, .. } = entry;
             let start = Instant::now();
             let answer = match abort.is_set() {
                 true => Err(EngineError::Aborted),
                 false => model.recognize(self.index, &request, &abort),
             };
             let wall = start.elapsed();
+            if let Some(times) = self.shared.times.get() {
+                times.begun(purpose, start.saturating_duration_since(submitted));
+                if answer.is_ok() {
+                    times.recognised(purpose, request.effort, wall);
+                }
+            }
             // Whoever is answered may rely on the audio being freed and the counts being up to date, and on the
             // model being held by nobody here.
             drop((request, abort));

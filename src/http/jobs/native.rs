@@ -42,6 +42,7 @@ async fn accept(
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, ApiError> {
     let mut upload = upload::receive_form(form, intake, &house.config).await?;
+    house.count_upload(upload.file.bytes);
     let task = task(&mut upload.fields)?;
     let job = house.submit(principal, task, upload).await?;
     let location = format!("/v1/jobs/{}", job.id);

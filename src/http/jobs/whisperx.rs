@@ -29,6 +29,7 @@ pub(in crate::http) async fn upload(
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<WhisperXAccepted>, ApiError> {
     let mut upload = form::receive_form(form, &intake, &house.config).await?;
+    house.count_upload(upload.file.bytes);
     if !upload.fields.iter().any(|(name, value)| name == "model" && !value.trim().is_empty()) {
         upload.fields.retain(|(name, _)| name != "model");
         upload.fields.push(("model".to_owned(), MODEL.to_owned()));

@@ -14,6 +14,7 @@ use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tracing::Instrument;
 use whisperwire_protocol::realtime::{
     BETA_SUBPROTOCOL, ClientEvent, ClientEventKind, ClientSecretRequest, ClientSecretResponse, ExpiresAfter,
     MAX_MESSAGE, SUBPROTOCOL, SessionSettings, Shape,
@@ -75,9 +76,13 @@ pub(super) async fn connect(
         .read_buffer_size(READ_BUFFER)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE);
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        socket::talk(&house, socket, session, conversation).await;
-        drop((permit, token));
+    let span = tracing::Span::current();
+    Ok(upgrade.on_upgrade(move |socket| {
+        let talk = async move {
+            socket::talk(&house, socket, session, conversation).await;
+            drop((permit, token));
+        };
+        talk.instrument(span)
     }))
 }
 

@@ -230,6 +230,7 @@ async fn tell(
                     Told::Ended(ended) => {
                         events.extend(conversation.end());
                         let (error, code) = farewell(house, ended);
+                        let error = error.map(|error| house.counted(error));
                         events.extend(error.map(|error| conversation.complaint(error.body(), None)));
                         Some(code)
                     }

@@ -161,6 +161,7 @@ impl House {
                         "Neither audio nor a message came for too long.",
                     ),
                 };
+                let error = self.counted(error);
                 (fatal(&error), Some(error.close()))
             }
         };

@@ -10,6 +10,7 @@ use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
+use tracing::Instrument;
 use whisperwire_protocol::FieldError;
 use whisperwire_protocol::stream::ServerEvent;
 
@@ -51,7 +52,7 @@ async fn begin(house: Arc<House>, principal: &Principal, request: Request) -> Re
     intake.take_over();
     house.streams.spawn({
         let house = house.clone();
-        async move { feed(&house, &intake, body, &stream, true).await }
+        async move { feed(&house, &intake, body, &stream, true).await }.in_current_span()
     });
     Ok(events(house, reader))
 }

@@ -13,6 +13,7 @@ use axum::response::Response;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 use whisperwire_protocol::ErrorCode;
 use whisperwire_protocol::stream::{ClientMessage, MAX_MESSAGE, SUBPROTOCOL, ServerEvent, ServerMessage};
 
@@ -78,9 +79,13 @@ async fn open(
         .read_buffer_size(READ_BUFFER)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE);
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        talk(&house, socket, reader).await;
-        drop(token);
+    let span = tracing::Span::current();
+    Ok(upgrade.on_upgrade(move |socket| {
+        let talk = async move {
+            talk(&house, socket, reader).await;
+            drop(token);
+        };
+        talk.instrument(span)
     }))
 }
 

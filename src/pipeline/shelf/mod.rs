@@ -21,10 +21,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use self::books::{Books, Step};
+use super::watch::Figures;
 use super::{PipelineConfig, Source, Transcriber};
 use crate::audio::AudioError;
 use crate::engine::pool::{Crew, Pool};
 use crate::engine::{Engine, EngineError, EngineTraits};
+use crate::telemetry::Metrics;
 use crate::transcript::Samples;
 
 /// Where models come from. Names are the ones that people know the models by.
@@ -69,6 +71,8 @@ pub struct ShelfConfig {
     pub idle: Option<Duration>,
     /// Some speech to measure the default model with when it is first loaded.
     pub speech: Option<Arc<[f32]>>,
+    /// Where the figures of all models' work go.
+    pub metrics: Metrics,
 }
 
 /// How much memory models may take together.
@@ -191,6 +195,7 @@ struct Inner {
     library: Arc<dyn Library>,
     pipeline: Arc<PipelineConfig>,
     config: ShelfConfig,
+    figures: Arc<Figures>,
     books: Mutex<Books>,
 }
 
@@ -199,7 +204,9 @@ impl Shelf {
     pub fn new(crew: Crew, library: Arc<dyn Library>, pipeline: PipelineConfig, config: ShelfConfig) -> Self {
         let idle = config.idle;
         let (pipeline, books) = (Arc::new(pipeline), Mutex::default());
-        let inner = Arc::new(Inner { crew, library, pipeline, config, books });
+        crew.measure(&config.metrics);
+        let figures = Arc::new(Figures::new(&config.metrics));
+        let inner = Arc::new(Inner { crew, library, pipeline, config, figures, books });
         if let Some(idle) = idle {
             tokio::spawn(look_after(Arc::downgrade(&inner), idle));
         }
@@ -211,6 +218,16 @@ impl Shelf {
         let name = self.find(asked)?;
         let late = ShelfError::Loading { name: name.clone(), retry_after: COME_BACK };
         tokio::time::timeout(PATIENCE, self.bring(&name)).await.unwrap_or(Err(late))
+    }
+
+    /// How much was heard since the start, by all models: of live streams, and of files.
+    pub fn heard(&self) -> (Samples, Samples) {
+        self.0.figures.heard()
+    }
+
+    /// How many models are in memory.
+    pub fn loaded(&self) -> usize {
+        self.0.books().names_here().len()
     }
 
     /// The same as [`Shelf::get`], without limit to the waiting: for the start.
@@ -343,7 +360,8 @@ impl Shelf {
 
     fn transcriber(&self, name: &str, pool: Pool) -> Transcriber {
         let lease = Lease { inner: self.0.clone(), name: name.to_owned() };
-        Transcriber { pool, config: self.0.pipeline.clone(), _lease: Some(Arc::new(lease)) }
+        let figures = self.0.figures.clone();
+        Transcriber { pool, config: self.0.pipeline.clone(), _lease: Some(Arc::new(lease)), figures }
     }
 }
 

@@ -42,19 +42,19 @@ impl Session {
         }
     }
 
-    async fn say(&mut self, message: Value) {
+    pub(crate) async fn say(&mut self, message: Value) {
         self.socket.send(Message::text(message.to_string())).await.expect("it is sent");
     }
 
     /// 16 kHz, in chunks of 100 ms.
-    async fn speak(&mut self, pcm: &[f32]) {
+    pub(crate) async fn speak(&mut self, pcm: &[f32]) {
         for chunk in s16le(pcm).chunks(3_200) {
             self.say(json!({"type": "input_audio_buffer.append", "audio": STANDARD.encode(chunk)})).await;
         }
     }
 
     /// The next event, or the code that the server closes with.
-    async fn hear(&mut self) -> Result<Value, u16> {
+    pub(crate) async fn hear(&mut self) -> Result<Value, u16> {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("an event in time");
             match message {
@@ -69,7 +69,7 @@ impl Session {
     }
 
     /// Everything up to an event of this type.
-    async fn until(&mut self, kind: &str) -> Vec<Value> {
+    pub(crate) async fn until(&mut self, kind: &str) -> Vec<Value> {
         let mut events = Vec::new();
         loop {
             let event = self.hear().await.unwrap_or_else(|code| panic!("closed with {code}: {events:?}"));
