@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use whisperwire_protocol::openai::TaskName;
 use whisperwire_protocol::{ErrorCode, FieldError, TranscriptionForm};
 
@@ -35,8 +36,9 @@ pub(super) async fn run(office: Arc<Office>, shelf: Shelf, cache: Cache<Transcri
                 away = false;
                 office.change();
                 let (office, shelf, cache) = (Arc::clone(&office), shelf.clone(), cache.clone());
+                let span = tracing::error_span!("job", id = job.id);
                 let running = Running { office, shelf, cache, job };
-                running.office.clone().tasks.spawn(running.run(place));
+                running.office.clone().tasks.spawn(running.run(place).instrument(span));
                 continue;
             }
             Ok(None) => LOOK,
