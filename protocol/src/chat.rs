@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fields::whole;
 use crate::form::{FieldError, MAX_TEXT};
 
 /// A request that has been understood.
@@ -29,7 +30,7 @@ pub struct ChatRequest<'a> {
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
     /// How many answers. There is one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub n: Option<u64>,
 }
 

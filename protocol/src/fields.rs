@@ -4,6 +4,7 @@
 //! The contract is that of [`crate::form`]: anything may come in, and what comes out is within the caps or an error
 //! that names its field. Deliberately absent: rules about one field alone; those stand with the form.
 
+use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 use crate::form::{FieldError, MAX_ITEMS, MAX_TEXT};
@@ -210,6 +211,15 @@ fn json_array(value: &str) -> Option<Value> {
 
 fn bracketed(name: &str) -> String {
     format!("{name}[]")
+}
+
+/// A whole number in JSON, of which some clients only know the kind with a point: 600.0 is 600.
+pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let whole = |number: f64| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    match Option::<f64>::deserialize(deserializer)? {
+        Some(number) if !whole(number) => Err(de::Error::custom("a whole number is expected")),
+        number => Ok(number.map(|number| number as u64)),
+    }
 }
 
 /// A stranger's value inside a sentence: short, and without characters that act.

@@ -412,7 +412,8 @@ impl Settings {
     }
 
     /// Reads an object, field by field, so that an error names its field.
-    fn from_object(object: Map<String, Value>) -> Result<Self, FieldError> {
+    fn from_object(mut object: Map<String, Value>) -> Result<Self, FieldError> {
+        object.values_mut().for_each(whole);
         for (name, value) in &object {
             let alone = Map::from_iter([(name.clone(), value.clone())]);
             if let Err(error) = serde_json::from_value::<Self>(Value::Object(alone)) {
@@ -510,6 +511,14 @@ impl ServerEvent {
     /// One line of JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_else(|_| unreachable!("plain data with text keys"))
+    }
+}
+
+/// Some clients only have one kind of number: 16000.0 is 16000.
+fn whole(value: &mut Value) {
+    let number = value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0);
+    if let Some(number) = number.filter(|number| (0.0..=f64::from(u32::MAX)).contains(number)) {
+        *value = Value::from(number as u32);
     }
 }
 

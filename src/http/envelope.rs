@@ -4,20 +4,25 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use axum::body::to_bytes;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::Instrument;
+use whisperwire_protocol::ErrorCode;
 
 use super::auth::Principal;
-use super::error::{ApiError, Cause};
+use super::error::{ApiError, Cause, sentence};
 use super::intake::Intake;
 use crate::telemetry::{adopt, request_span};
 
 /// Asked every few seconds by those who look after servers.
 const PROBES: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
+
+/// More than the library says about anything.
+const LONGEST_REFUSAL: usize = 4 << 10;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -34,8 +39,9 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
     let request = Request::from_parts(parts, intake.body());
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     intake.hear_out();
+    let response = answer.unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response());
+    let mut response = in_our_words(response).await;
     let _inside = span.enter();
-    let mut response = answer.unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response());
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -48,6 +54,23 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
         None => tracing::info!(status, ms, key, "answered"),
     }
     response
+}
+
+/// What the library refuses by itself, as a path or a query that is no text, it refuses in plain text.
+async fn in_our_words(response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if !response.status().is_client_error() || !kind.starts_with(b"text/plain") {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let said = to_bytes(body, LONGEST_REFUSAL).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let told = ApiError::new(ErrorCode::InvalidRequest, sentence(said.trim_end_matches('.')));
+    let (told, body) = told.into_response().into_parts();
+    parts.status = told.status;
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(told.headers);
+    Response::from_parts(parts, body)
 }
 
 /// A path for the log. Whoever knows the id of a live stream may listen to it, so it is left out.

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use whisperwire_protocol::ErrorCode;
 use whisperwire_protocol::openai::{Model, ModelDeleted, ModelDetails, ModelList, ModelState as WireState};
@@ -56,12 +58,14 @@ pub(super) async fn look(
 pub(super) async fn load(
     State(house): State<Arc<House>>,
     Path(path): Path<String>,
-) -> Result<Json<Model>, ApiError> {
-    let id = path.strip_suffix("/load").ok_or_else(ApiError::no_route)?;
+) -> Result<Response, ApiError> {
+    let Some(id) = path.strip_suffix("/load") else {
+        return Ok(([(header::ALLOW, "GET,HEAD,DELETE")], ApiError::wrong_method()).into_response());
+    };
     house.refuse_while_stopping()?;
     // Not in use by anybody, so that the answer does not count as a use of it.
     drop(house.shelf.get(id).await?);
-    Ok(Json(entry(&house, id, &house.shelf.look(id).await?)))
+    Ok(Json(entry(&house, id, &house.shelf.look(id).await?)).into_response())
 }
 
 /// What to do about a model beside unloading it.
@@ -186,7 +190,6 @@ impl From<ShelfError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::response::IntoResponse;
 
     #[test]
     fn whoever_cannot_have_a_model_learns_whether_to_come_back_and_nothing_of_the_machine() {

@@ -85,7 +85,8 @@ fn models_come_when_they_are_asked_for_and_make_room_for_others() {
     load(&house, "nobody").refused(404, "model_not_found", Some("model"));
     house.transcribe(&by("nobody", &file)).refused(404, "model_not_found", Some("model"));
     let nowhere = Answer::to(house.client.post(house.url("/v1/models/second")));
-    nowhere.refused(404, "not_found", None);
+    nowhere.refused(405, "method_not_allowed", None);
+    assert_eq!(nowhere.header("allow"), "GET,HEAD,DELETE");
 }
 
 #[test]

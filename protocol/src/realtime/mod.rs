@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::ErrorDetail;
+use crate::fields::whole;
 use crate::form::FieldError;
 use crate::openai::{DetectedLanguage, Logprob, Usage};
 
@@ -379,7 +380,7 @@ pub struct ExpiresAfter {
     #[serde(default)]
     pub anchor: Option<String>,
     /// 10 to 7,200 seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub seconds: Option<u64>,
 }
 

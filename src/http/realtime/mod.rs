@@ -93,6 +93,7 @@ pub(super) async fn client_secrets(
     body: Body,
 ) -> Result<Response, ApiError> {
     let request = read(body).await?;
+    object(&request, "expires_after", "expires_after")?;
     let request: ClientSecretRequest = serde_json::from_value(request)
         .map_err(|error| FieldError::new("expires_after", format!("The body cannot be read: {error}.")))?;
     let seconds = lifetime(request.expires_after, GA_SECONDS, "expires_after")?;
@@ -112,8 +113,10 @@ pub(super) async fn transcription_sessions(
     body: Body,
 ) -> Result<Response, ApiError> {
     let session = read(body).await?;
-    let expires = session.get("client_secret").and_then(|secret| secret.get("expires_at"));
-    let expires = expires.filter(|expires| !expires.is_null()).cloned().map(serde_json::from_value);
+    let secret = object(&session, "client_secret", "client_secret")?;
+    let expires =
+        secret.map(|secret| object(secret, "expires_at", "client_secret.expires_at")).transpose()?;
+    let expires = expires.flatten().cloned().map(serde_json::from_value);
     let expires = expires.transpose().map_err(|error| {
         FieldError::new("client_secret.expires_at", format!("The body cannot be read: {error}."))
     })?;
@@ -164,8 +167,8 @@ fn asked(query: Option<&str>) -> Result<(Option<String>, Option<String>), FieldE
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query.unwrap_or_default())
         .map_err(|_| FieldError::new("", "The query string cannot be read."))?;
     let find = |name: &str| {
-        let value = pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        value.filter(|value| !value.is_empty())
+        let named = pairs.iter().find(|(key, value)| key == name && !value.is_empty());
+        named.map(|(_, value)| value.clone())
     };
     Ok((find("intent"), find("model")))
 }
@@ -196,6 +199,16 @@ async fn read(body: Body) -> Result<Value, ApiError> {
         return Err(FieldError::new("", "The body must be a JSON object.").into());
     }
     Ok(value)
+}
+
+/// What stands under a name, unless it is null. The library would read a list as an object's values.
+fn object<'a>(value: &'a Value, name: &str, field: &str) -> Result<Option<&'a Value>, FieldError> {
+    match value.get(name).filter(|inner| !inner.is_null()) {
+        Some(inner) if !inner.is_object() => {
+            Err(FieldError::new(field, format!("{field} must be an object.")))
+        }
+        inner => Ok(inner),
+    }
 }
 
 fn lifetime(expires: Option<ExpiresAfter>, usual: u64, field: &str) -> Result<u64, FieldError> {

@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use whisperwire_protocol::stream::{ClientMessage, Encoding, Settings};
 use whisperwire_protocol::{ErrorCode, FieldError};
 
@@ -64,7 +64,7 @@ pub(in crate::http) async fn audio(
     stream.fed_by_request();
     sse::feed(&house, &intake, body, &stream, false).await;
     stream.fed_by_request();
-    Ok(Json(json!({ "received": super::received(&stream) })).into_response())
+    Ok(Json(taken_in(&stream)).into_response())
 }
 
 /// `POST /v1/streams/{id}/messages`.
@@ -92,7 +92,7 @@ async fn obey(house: &House, id: &str, body: Body) -> Result<Response, ApiError>
     };
     drop(sender);
     taken.map_err(|_| ApiError::new(ErrorCode::Conflict, "The stream takes nothing more."))?;
-    Ok(StatusCode::ACCEPTED.into_response())
+    Ok((StatusCode::ACCEPTED, Json(taken_in(&stream))).into_response())
 }
 
 /// `GET /v1/streams/{id}/events`.
@@ -124,6 +124,11 @@ pub(in crate::http) async fn close(
     let stream = find(&house, &id)?;
     house.registry.remove(&stream.id);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// How much of the audio has arrived.
+fn taken_in(stream: &OpenStream) -> Value {
+    json!({ "received": super::received(stream) })
 }
 
 /// A request's body has no messages that could keep packets apart.
