@@ -8,6 +8,7 @@
 mod auth;
 mod cached;
 mod chat;
+mod docs;
 mod envelope;
 mod error;
 mod intake;
@@ -258,6 +259,7 @@ pub fn router(rooms: Rooms, config: HttpConfig, ending: Ending) -> (Router, Task
     }
     let router = open
         .merge(page::files())
+        .merge(docs::files())
         .route("/", get(page::front))
         .route("/v1", get(ops::about))
         .route("/v1/", get(ops::about))

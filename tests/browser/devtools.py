@@ -155,7 +155,7 @@ class Page:
             time.sleep(0.05)
         state = self.eval(
             "document.body.dataset.state + ': ' + "
-            "document.querySelector('main').innerText.slice(0, 600).replace(/\\n+/g, ' / ')"
+            "(document.querySelector('main') ?? document.body).innerText.slice(0, 600).replace(/\\n+/g, ' / ')"
         )
         raise Failure(f"waited {seconds} s until {what}; the page is at {state}")
 

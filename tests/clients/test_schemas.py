@@ -119,6 +119,55 @@ def test_what_is_right_is_taken(schema, body):
     assert fault_of(schema, body) is None
 
 
+OPENAPI = json.loads((SCHEMAS.parent / "openapi.json").read_text(encoding="utf-8"))
+
+
+def resolve(node):
+    while "$ref" in node:
+        at = OPENAPI
+        for step in node["$ref"].removeprefix("#/").split("/"):
+            at = at[step]
+        node = at
+    return node
+
+
+def examples():
+    """Every example of a JSON body in openapi.json: where it stands, its schema, the body."""
+    for path, item in OPENAPI["paths"].items():
+        for method, operation in item.items():
+            bodies = {status: resolve(response) for status, response in operation["responses"].items()}
+            bodies["request"] = operation.get("requestBody", {})
+            for where, body in bodies.items():
+                media = body.get("content", {}).get("application/json", {})
+                found = [media["example"]] if "example" in media else []
+                found += [resolve(example)["value"] for example in media.get("examples", {}).values()]
+                for number, example in enumerate(found):
+                    yield pytest.param(media["schema"], example, id=f"{method} {path} {where} {number}")
+
+
+@pytest.mark.parametrize(("schema", "example"), list(examples()))
+def test_every_example_of_the_routes_holds_its_schema(schema, example):
+    validator = Draft202012Validator({"components": OPENAPI["components"], **schema})
+    assert [error.message for error in validator.iter_errors(example)] == []
+
+
+def test_the_routes_answer_what_the_schemas_say():
+    """What openapi.json calls by the name of a schema of what the server answers is that schema."""
+    same = 0
+    for name, schema in OPENAPI["components"]["schemas"].items():
+        for document in documents().values():
+            if name not in document["$defs"] or "Request" in name or name in TOLD_OTHERWISE:
+                continue
+            renamed = json.dumps(document["$defs"][name]).replace("openai-batch.schema.json#", "#")
+            assert schema == json.loads(renamed.replace("#/$defs/", "#/components/schemas/")), name
+            same += 1
+    assert same > 25
+
+
+# Requests are open there; a part of a chat says more; of the two words for a lent session, one is a sum of others.
+TOLD_OTHERWISE = {"ExpiresAfter", "ChatPart", "Error", "TranscriptionSessionResponse"}
+
+
 def test_a_body_with_an_unknown_key_or_without_a_known_one_is_refused():
     verbose = fixture("transcription_verbose")
     for schema, body in [

@@ -21,6 +21,7 @@ mod live;
 mod log;
 mod models;
 mod openai;
+mod openapi;
 mod ops;
 mod overload;
 mod program;
