@@ -17,7 +17,8 @@ const PREFIXES: [&str; 3] = ["", "/v1", "/api/v1/transcribe"];
 
 #[test]
 fn every_operation_is_a_route() {
-    let house = TestHouse::start(&[]);
+    // One of them opens a stream, which nobody comes back to.
+    let house = TestHouse::start(&["--resume-grace=0", "--idle-timeout=1"]);
     let document = house.get("/openapi.json").json();
     assert_eq!(document["openapi"], "3.1.0");
     let operations = operations(&document);
@@ -37,14 +38,21 @@ fn every_operation_is_a_route() {
 fn every_route_is_an_operation() {
     let document: Value =
         serde_json::from_str(&read(&root().join("protocol/openapi.json"))).expect("the document is JSON");
-    let told = operations(&document);
+    let told: BTreeMap<_, _> =
+        operations(&document).into_iter().map(|(path, methods)| (nameless(&path), methods)).collect();
     let mut found = 0;
     for (path, methods) in routes(&root().join("src/http")) {
-        let candidates = PREFIXES.map(|prefix| format!("{prefix}{path}").replace("{*", "{"));
+        let candidates = PREFIXES.map(|prefix| nameless(&format!("{prefix}{path}")));
         if candidates.iter().any(|path| UNTOLD.contains(&path.as_str())) {
             continue;
         }
-        let fits = |path: &String| told.get(path).is_some_and(|known| methods.is_subset(known));
+        // Behind a name that may hold slashes, the router cannot tell a path from the paths below it.
+        let below = |known: &str, path: &str| path.starts_with('/') && known.starts_with(&format!("{path}/"));
+        let wild = path.contains("{*");
+        let fits = |path: &String| {
+            let here = told.iter().filter(|(known, _)| *known == path || wild && below(known, path));
+            methods.is_subset(&here.flat_map(|(_, methods)| methods.clone()).collect())
+        };
         assert!(candidates.iter().any(fits), "{methods:?} of the route {path} are not in openapi.json");
         found += 1;
     }
@@ -78,6 +86,12 @@ fn operations(document: &Value) -> BTreeMap<String, BTreeSet<String>> {
     paths
         .map(|(path, item)| (path.clone(), item.as_object().expect("methods").keys().cloned().collect()))
         .collect()
+}
+
+/// A path without the names of its parameters, which are nobody's business.
+fn nameless(path: &str) -> String {
+    let parts = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part });
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// A part of a path with something in the place of its parameter.
