@@ -45,6 +45,9 @@ pub(super) async fn about() -> Json<Value> {
             "GET /readyz",
             "GET /health",
             "GET /metrics",
+            "GET /openapi.json",
+            "GET /docs",
+            "GET /redoc",
         ],
     }))
 }
