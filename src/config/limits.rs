@@ -22,7 +22,7 @@ pub(super) struct LimitFlags {
     /// Live streams that a key, or without keys an address, may have open at once
     #[arg(long, env = "WHISPERWIRE_MAX_STREAMS_PER_KEY", value_parser = clap::value_parser!(u32).range(1..))]
     max_streams_per_key: Option<u32>,
-    /// Origins of pages that may use the server, such as https://example.com, with commas between them; * for all
+    /// Origins of pages that may use the server, such as `https://example.com`, with commas between them; * for all
     #[arg(long, env = "WHISPERWIRE_ALLOWED_ORIGINS", value_delimiter = ',')]
     allowed_origins: Vec<String>,
     /// Proxies whose X-Forwarded-For says where a request comes from, as addresses or networks with commas between

@@ -23,7 +23,7 @@ const LONGEST: u64 = 256 << 20;
 /// Why something is no record of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecord {
-    /// It is not what [`write`] or [`pack`] makes.
+    /// It is not what [`write()`] or [`pack`] makes.
     #[error("it is no record of a transcript")]
     Malformed,
     /// It was written by another version.

@@ -6,7 +6,7 @@
 //! a window may exceed it. Without keys each peer address is somebody. A limit that is reached is a 429, which says
 //! when to come back.
 //!
-//! The arithmetic is in [`window`](self::window). Where servers share a Redis they count together, and each by
+//! The arithmetic is in [`window`]. Where servers share a Redis they count together, and each by
 //! itself while it is away. Deliberately absent: what this machine bears. That is admission, and answers 503.
 
 mod counters;

@@ -38,7 +38,7 @@ struct Held {
     lease: Arc<str>,
 }
 
-/// One lease more, if there are fewer than so many. KEYS[1]: a sorted set of leases by their ends. ARGV: the lease, how
+/// One lease more, if there are fewer than so many. `KEYS[1]`: a sorted set of leases by their ends. ARGV: the lease, how
 /// long it is good for in milliseconds, and how many there may be.
 static OPEN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
