@@ -1,5 +1,8 @@
 /* What every C and C++ file of the engine begins with; see engine.cmake. */
 
+/* In Cargo's dev profile it is told to log every token that it considers. */
+#undef WHISPER_DEBUG
+
 /* ggml computes the alignment behind word times on a backend that nobody tells how many threads to use, so it takes
  * its default, four that wait for each other busily. Where every core has a worker, those take turns with everything
  * else: 18 % of the time of 8 live streams on 2 cores. whisper.cpp names the number everywhere else. */
