@@ -171,7 +171,7 @@ fn form(flags: &TranscribeFlags) -> anyhow::Result<TranscriptionForm> {
 fn text(transcript: &Transcript, format: Format, form: &TranscriptionForm, task: Task) -> String {
     let as_format = |response_format| {
         let form = TranscriptionForm { response_format, ..form.clone() };
-        render(transcript, &form, task).body
+        render(transcript, &form, task, None).body
     };
     match format {
         Format::Text => as_format(ResponseFormat::Text),

@@ -1,7 +1,7 @@
 //! The bodies and events of the OpenAI audio API, as its own client libraries read them.
 //!
 //! Keys that the libraries require are not optional here, and numbers are JSON numbers. `duration` and all times are
-//! seconds. Keys of our own (`gaps`, `whisperwire`) are left out when there is nothing to say; the libraries ignore
+//! seconds. Keys of our own (`gaps`, `task_id`, `whisperwire`) are left out when there is nothing to say; the libraries ignore
 //! them. Deliberately absent: how a transcript becomes a body (that is the server's dialect room), and errors, which
 //! stand in [`crate::error`].
 
@@ -53,6 +53,9 @@ pub struct VerboseTranscription {
     /// Our own: stretches that could not be transcribed. Absent when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
+    /// Our own: what to ask `GET /v1/audio/transcriptions/{task_id}` for. Absent where the transcript is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<String>,
 }
 
 /// What was done with the speech.

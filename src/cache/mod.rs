@@ -10,11 +10,15 @@
 //! a Redis that several servers share: it is asked before work begins and told afterwards, and nobody waits for it
 //! to be told. While it is away, there is the memory alone.
 //!
+//! Whoever was given a transcript can come back for it with a receipt, for as long as it is kept. Receipts are in this
+//! process's memory alone.
+//!
 //! Deliberately absent: formats of answers, all of which are rendered from the one transcript; what is in a key,
 //! which is the business of those who know what changes a text; and whatever makes transcripts and may fail at it,
 //! for which `E` stands.
 
 mod flights;
+mod receipts;
 mod remote;
 
 use std::sync::Arc;
@@ -29,6 +33,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
 use self::flights::Flights;
+pub use self::receipts::Receipt;
 use self::remote::Remote;
 use crate::link::Link;
 use crate::transcript::{GapReason, Segment, Token, Transcript, Word};
@@ -105,6 +110,7 @@ struct Inner<E> {
     config: CacheConfig,
     memory: Memory<Key, Entry>,
     remote: Option<Remote>,
+    receipts: Memory<String, Receipt>,
     flights: Flights<Made<E>>,
     /// What is being told to the Redis.
     telling: TaskTracker,
@@ -133,6 +139,7 @@ impl<E: Send + Sync + 'static> Cache<E> {
             config,
             memory,
             remote: link.map(Remote::new),
+            receipts: Memory::builder().max_capacity(receipts::KNOWN).time_to_live(config.ttl).build(),
             flights: Flights::default(),
             telling: TaskTracker::new(),
             hits: AtomicU64::new(0),

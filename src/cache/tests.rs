@@ -187,3 +187,27 @@ async fn with_no_room_there_is_none() {
     assert_eq!(cache.get(key("a")).await, None);
     assert_eq!(cache.stats().await, Stats::default());
 }
+
+#[tokio::test]
+async fn a_receipt_is_its_owner_s_and_lasts_as_long_as_the_transcript() {
+    let cache = cache(CONFIG);
+    let receipt = Receipt { owner: "alice".into(), key: key("one"), began: 1, ended: 2 };
+    cache.hand_out("task_1".into(), receipt.clone()).await;
+    assert_eq!(
+        cache.by_receipt("alice", "task_1").await,
+        Some((receipt.clone(), None)),
+        "nothing was kept yet"
+    );
+    let kept = Arc::new(transcript(3));
+    cache.put(key("one"), &kept).await;
+    assert_eq!(cache.by_receipt("alice", "task_1").await, Some((receipt, Some(kept))));
+    assert_eq!(cache.by_receipt("bob", "task_1").await, None);
+    assert_eq!(cache.by_receipt("alice", "task_2").await, None);
+    assert_eq!((cache.stats().await.hits, cache.stats().await.misses), (0, 0), "these are no questions");
+
+    let brief = Cache::<Failure>::new(CacheConfig { ttl: Duration::from_millis(1), ..CONFIG }, None);
+    let receipt = Receipt { owner: "alice".into(), key: key("one"), began: 1, ended: 2 };
+    brief.hand_out("task_1".into(), receipt).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(brief.by_receipt("alice", "task_1").await, None);
+}

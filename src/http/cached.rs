@@ -1,4 +1,5 @@
-//! Finished transcripts at the door: what a request wants of the cache, and what its answer says of it.
+//! Finished transcripts at the door: what a request wants of the cache, what its answer says of it, and how somebody
+//! comes back for what was answered.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -8,9 +9,10 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 
-use super::House;
+use super::auth::Principal;
 use super::error::ApiError;
-use crate::cache::{Key, Outcome};
+use super::{House, epoch_millis};
+use crate::cache::{Key, Outcome, Receipt};
 use crate::pipeline::{Transcriber, Work};
 use crate::transcript::Transcript;
 
@@ -90,6 +92,52 @@ pub(super) async fn transcript(
 pub(super) async fn look(house: &House, (key, usage): (Key, Usage)) -> Option<Arc<Transcript>> {
     if usage == Usage::All { house.cache.get(key).await } else { None }
 }
+
+/// Under what an answer is asked for later, as if it had been a task: its client may have read no further than the
+/// headers, or wants it page by page. It is good for as long as the transcript is kept.
+#[derive(Clone)]
+pub(super) struct Ticket {
+    id: String,
+    owner: Arc<str>,
+    began: u64,
+}
+
+impl Ticket {
+    /// A new one, if anything of this answer will be kept.
+    pub(super) fn new(house: &House, principal: &Principal, usage: Usage) -> Option<Self> {
+        (usage.keeps() && house.cache.is_on()).then(|| Self {
+            id: format!("{TICKET}{}", uuid::Uuid::now_v7().simple()),
+            owner: principal.id().clone(),
+            began: epoch_millis(),
+        })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The header that tells it.
+    pub(super) fn header(&self) -> [(HeaderName, String); 1] {
+        [(TASK_ID, self.id.clone())]
+    }
+
+    /// The transcript is there.
+    pub(super) async fn validate(self, house: &House, key: Key) {
+        let Self { id, owner, began } = self;
+        house.cache.hand_out(id, Receipt { owner, key, began, ended: epoch_millis() }).await;
+    }
+
+    /// Whether this is the id of one, and not of a job.
+    pub(super) fn is(id: &str) -> bool {
+        id.starts_with(TICKET)
+    }
+}
+
+/// What its ids begin with.
+const TICKET: &str = "task_";
+
+/// The id of the task that an answer belongs to.
+pub(super) const TASK_ID: HeaderName = HeaderName::from_static("x-task-id");
 
 /// Says whether an answer cost any decoding of its own: `hit` also where it was decoded for somebody else.
 pub(super) fn header(outcome: Outcome) -> [(HeaderName, &'static str); 1] {

@@ -307,10 +307,16 @@ fn wants_tls() -> Router {
 }
 
 /// Seconds since 1970.
+fn epoch_seconds() -> u64 {
+    epoch_millis() / 1000
+}
+
+/// Milliseconds since 1970.
 #[expect(
     clippy::disallowed_methods,
     reason = "what is told to clients is told by the clock they have themselves"
 )]
-fn epoch_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn epoch_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

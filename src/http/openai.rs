@@ -17,7 +17,7 @@ use tracing::Instrument;
 use whisperwire_protocol::{FieldError, TranscriptionForm};
 
 use super::auth::Principal;
-use super::cached::{self, Usage};
+use super::cached::{self, Ticket, Usage};
 use super::error::ApiError;
 use super::intake::Intake;
 use super::{House, jobs, upload};
@@ -86,22 +86,32 @@ async fn answer(house: Arc<House>, asked: Asked, task: Task) -> Result<Response,
         .with_meter(house.limits.meter(&asked.principal));
     let key = Key::new(&file.sha256, &transcriber.fingerprint(&work));
     let usage = asked.usage.with_field(form.cache);
+    let ticket = Ticket::new(&house, &asked.principal, usage);
+    let told = ticket.as_ref().map(Ticket::header);
     if form.stream {
         let renderer = StreamRenderer::new(&form);
         if let Some(transcript) = cached::look(&house, (key, usage)).await {
-            return Ok((cached::header(Outcome::Hit), told_at_once(&transcript, renderer)).into_response());
+            if let Some(ticket) = ticket {
+                ticket.validate(&house, key).await;
+            }
+            let events = told_at_once(&transcript, renderer);
+            return Ok((cached::header(Outcome::Hit), told, events).into_response());
         }
         let slot = transcriber.admit()?;
         let sources = vec![transcriber.open(file.file).await?];
-        let keep = usage.keeps().then_some(key);
+        let keep = ticket.map(|ticket| (key, ticket));
         let telling = Telling { transcriber, slot, sources, work, keep, param: "file" };
-        return Ok((cached::header(Outcome::Miss), stream_answer(house, telling, renderer)).into_response());
+        let events = stream_answer(house, telling, renderer);
+        return Ok((cached::header(Outcome::Miss), told, events).into_response());
     }
     let wanted = cached::Wanted { transcriber, work, file: file.file };
     let (transcript, outcome) = cached::transcript(&house, (key, usage), wanted).await?;
-    let rendered = render(&transcript, &form, task);
+    let rendered = render(&transcript, &form, task, ticket.as_ref().map(Ticket::id));
+    if let Some(ticket) = ticket {
+        ticket.validate(&house, key).await;
+    }
     let content_type = [(header::CONTENT_TYPE, rendered.content_type)];
-    Ok((cached::header(outcome), content_type, rendered.body).into_response())
+    Ok((cached::header(outcome), told, content_type, rendered.body).into_response())
 }
 
 /// The server's own way of working, with what the request wants otherwise.
@@ -124,8 +134,8 @@ pub(super) struct Telling {
     /// One after the other.
     pub(super) sources: Vec<Source>,
     pub(super) work: Work,
-    /// What to keep the transcript by, where there is one recording.
-    pub(super) keep: Option<Key>,
+    /// What to keep the transcript by, where there is one recording and it is to be kept.
+    pub(super) keep: Option<(Key, Ticket)>,
     /// The field that the recordings came in.
     pub(super) param: &'static str,
 }
@@ -202,8 +212,9 @@ async fn tell(
         };
         let (transcript, ()) = tokio::join!(transcribe, forward);
         let transcript = Arc::new(transcript?);
-        if let Some(key) = keep {
+        if let Some((key, ticket)) = keep.clone() {
             house.cache.put(key, &transcript).await;
+            ticket.validate(house, key).await;
         }
         narrator.end(&transcript);
     }

@@ -29,15 +29,15 @@ pub struct Rendered {
 }
 
 /// Writes a transcript down in the format that the form asks for. `task` is what the endpoint is for, even where
-/// the order had to do less.
-pub fn render(transcript: &Transcript, form: &TranscriptionForm, task: Task) -> Rendered {
+/// the order had to do less, and `id` what the transcript can be asked for by later.
+pub fn render(transcript: &Transcript, form: &TranscriptionForm, task: Task, id: Option<&str>) -> Rendered {
     let plain = "text/plain; charset=utf-8";
     match form.response_format {
         ResponseFormat::Json if task == Task::Translate => {
             json(&wire::Translation { text: transcript.text() })
         }
         ResponseFormat::Json => json(&transcription(transcript, form)),
-        ResponseFormat::VerboseJson => json(&verbose(transcript, form, task)),
+        ResponseFormat::VerboseJson => json(&verbose(transcript, form, task, id)),
         ResponseFormat::Text => Rendered { content_type: plain, body: format!("{}\n", transcript.text()) },
         ResponseFormat::Srt => {
             Rendered { content_type: plain, body: captions::srt(&as_captions(transcript)) }
@@ -79,7 +79,12 @@ fn transcription(transcript: &Transcript, form: &TranscriptionForm) -> wire::Tra
     }
 }
 
-fn verbose(transcript: &Transcript, form: &TranscriptionForm, task: Task) -> wire::VerboseTranscription {
+fn verbose(
+    transcript: &Transcript,
+    form: &TranscriptionForm,
+    task: Task,
+    id: Option<&str>,
+) -> wire::VerboseTranscription {
     let (task, language) = match task {
         Task::Transcribe => {
             (wire::TaskName::Transcribe, transcript.language.map_or("unknown", Language::name))
@@ -96,6 +101,7 @@ fn verbose(transcript: &Transcript, form: &TranscriptionForm, task: Task) -> wir
         words: form.wants_words().then(|| words(transcript)),
         usage: (task == wire::TaskName::Transcribe).then_some(usage),
         gaps: transcript.gaps.iter().map(gap).collect(),
+        task_id: id.map(str::to_owned),
     }
 }
 
@@ -338,7 +344,7 @@ mod tests {
     }
 
     fn body(transcript: &Transcript, fields: &[(&str, &str)], task: Task) -> Value {
-        let rendered = render(transcript, &form(fields), task);
+        let rendered = render(transcript, &form(fields), task, None);
         assert_eq!(rendered.content_type, "application/json");
         serde_json::from_str(&rendered.body).expect("the body is JSON")
     }
@@ -353,7 +359,7 @@ mod tests {
     #[test]
     fn texts_and_captions_are_bare() {
         let written = |format: &str| {
-            let rendered = render(&hello(), &form(&[("response_format", format)]), Task::Transcribe);
+            let rendered = render(&hello(), &form(&[("response_format", format)]), Task::Transcribe, None);
             (rendered.content_type, rendered.body)
         };
         let plain = "text/plain; charset=utf-8";

@@ -29,11 +29,10 @@ fn a_job_has_the_words_of_the_upload_in_every_format() {
     for format in ["json", "text", "srt", "vtt", "verbose_json"] {
         let now = house.transcribe(&Form::of(&sound).text("language", "en").text("response_format", format));
         let later = house.get(&format!("/v1/jobs/{}/result?format={format}", id(&job)));
-        assert_eq!(
-            (later.good(), later.header("content-type")),
-            (now.good(), now.header("content-type")),
-            "{format}"
-        );
+        // Each has its own id.
+        let nameless = |answer: &Answer, id: &str| answer.good().replace(id, "");
+        assert_eq!(nameless(&later, id(&job)), nameless(&now, now.header("x-task-id")), "{format}");
+        assert_eq!(later.header("content-type"), now.header("content-type"), "{format}");
     }
     let tsv = house.get(&format!("/v1/jobs/{}/result?format=tsv", id(&job)));
     assert!(tsv.good().starts_with("start\tend\ttext\n"), "{}", tsv.text());
@@ -194,6 +193,57 @@ fn openai_s_endpoint_answers_later_and_page_by_page() {
     assert_eq!(house.get("/v1/audio/transcriptions/job_none").status, 404);
     let alone = house.transcribe(&Form::of(&sound).text("webhook_url", "https://example.com"));
     assert_eq!((alone.status, alone.json_of()["error"]["param"].clone()), (400, json!("webhook_url")));
+}
+
+#[test]
+fn what_was_answered_at_once_can_be_asked_for_again_while_it_is_kept() {
+    let house = TestHouse::start(&["--api-key", "mine", "--api-key", "yours"]);
+    let ask = |key: &str, form: &Form| {
+        Answer::to(house.upload("/v1/audio/transcriptions", form).header("x-api-key", key))
+    };
+    let page = |key: &str, id: &str, query: &str| {
+        let url = house.url(&format!("/v1/audio/transcriptions/{id}?{query}"));
+        Answer::to(house.client.get(url).header("x-api-key", key))
+    };
+    let pcm: Vec<f32> = (0..3).flat_map(|_| [speech(1.0), quiet(1.0)].concat()).collect();
+    let form = Form::of(&wav(&pcm));
+
+    let verbose = ask("mine", &form.clone().text("response_format", "verbose_json"));
+    let (told, id) = (verbose.json(), verbose.header("x-task-id"));
+    assert_eq!(told["task_id"], id);
+    let again = page("mine", id, "");
+    assert_eq!((again.header("x-task-id"), &again.json()["task_id"]), (id, &json!(id)));
+    let again = again.json();
+    assert_eq!((&again["status"], &again["progress"]), (&json!("completed"), &json!(100.0)));
+    for key in ["text", "segments", "language", "duration"] {
+        assert_eq!(again[key], told[key], "{key}");
+    }
+    assert!(again["created_at"].as_str() <= again["completed_at"].as_str(), "{again}");
+    let second = page("mine", id, "page=2&page_size=1").json();
+    assert_eq!(second["segments"][0], told["segments"][1]);
+
+    // It is the one's who asked, and no job.
+    page("yours", id, "").refused(404, "not_found", None);
+    let job = house.client.get(house.url(&format!("/v1/jobs/{id}"))).header("x-api-key", "mine");
+    assert_eq!(Answer::to(job).status, 404);
+
+    // Every answer has its own, whatever made it: kept, streamed, decoded and told, or an English one.
+    let others = [
+        ask("yours", &form),
+        ask("yours", &form.clone().text("stream", "true")),
+        ask("yours", &form.clone().text("stream", "true").text("temperature", "0.5")),
+        Answer::to(house.upload("/v1/audio/translations", &form).header("x-api-key", "yours")),
+    ];
+    for answer in others {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let other = answer.header("x-task-id");
+        assert_ne!(other, id);
+        assert_eq!(page("yours", other, "").json()["text"], told["text"]);
+    }
+
+    // Nothing is told of what is not kept.
+    let secret = ask("mine", &form.text("cache", "false").text("response_format", "verbose_json"));
+    assert!(secret.header("x-task-id").is_empty() && secret.json().get("task_id").is_none());
 }
 
 #[test]
