@@ -38,7 +38,7 @@ const MAX_NAME: usize = 255;
 /// Text fields.
 const MAX_FIELDS: usize = 1000;
 /// Bytes that are gathered before they are written.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 64 << 10;
 
 /// Takes a body that should be a form, and says so where it is none.
 pub(super) async fn receive_form(

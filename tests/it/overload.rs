@@ -11,8 +11,8 @@ use crate::sound::{speech, wav};
 
 const VISITORS: usize = 200;
 const SLOTS: usize = 8;
-/// What they may cost beyond a house at rest: two megabytes for each connection, most of which are buffers.
-const ROOM: u64 = (VISITORS as u64 * 2) << 20;
+/// What they may cost beyond a house at rest: a megabyte for each connection, most of which are buffers.
+const ROOM: u64 = (VISITORS as u64) << 20;
 
 #[test]
 fn two_hundred_uploads_meet_eight_slots() {
@@ -21,7 +21,7 @@ fn two_hundred_uploads_meet_eight_slots() {
     program.args(["serve", "--engine", "script", "--port", "0", "--log", "error", "--slots", "8"]);
     // Whoever gets a slot keeps it until everybody else has had their answer.
     let served =
-        Served::start(program.args(["--workers", "2", "--script-delay-ms", "500", "--cache-mb", "0"]));
+        Served::start(program.args(["--workers", "2", "--script-delay-ms", "150", "--cache-mb", "0"]));
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let url = format!("http://{}/v1/audio/transcriptions", served.address);
     let sound = wav(&speech(31.0));

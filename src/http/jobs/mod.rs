@@ -164,6 +164,6 @@ fn written(job: &Job, transcript: &Transcript, format: Option<Format>) -> Result
         Some(Format::OpenAi(format)) => form.response_format = format,
         None => {}
     }
-    let rendered = render(transcript, &form, task, Some(&job.id));
+    let rendered = render(transcript, &form, task, None);
     Ok(([(header::CONTENT_TYPE, rendered.content_type)], rendered.body).into_response())
 }
