@@ -209,7 +209,7 @@ impl Pool {
     }
 
     /// How many live streams may be admitted at the same time, if those to come are of this model: what the operator
-    /// set, or else how many can speak without a pause while their finals take no more than three quarters of the
+    /// set, or else how many can speak without a pause while their finals take no more than five eighths of the
     /// workers' time, at the costs measured on this machine, each of its own model's. Between 1 and 10 000; as many
     /// as there are workers before anything was measured. It changes slowly with the windows that are decoded.
     /// Streams that are in are never put out.
