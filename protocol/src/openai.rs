@@ -1,8 +1,8 @@
 //! The bodies and events of the OpenAI audio API, as its own client libraries read them.
 //!
 //! Keys that the libraries require are not optional here, and numbers are JSON numbers. `duration` and all times are
-//! seconds. Keys of our own (`gaps`, `task_id`, `whisperwire`) are left out when there is nothing to say; the libraries ignore
-//! them. Deliberately absent: how a transcript becomes a body (that is the server's dialect room), and errors, which
+//! seconds. Keys of our own (`gaps`, `task_id`, `whisperwire`) are left out when there is nothing to say; the libraries
+//! ignore them. Deliberately absent: how a transcript becomes a body (that is the server's dialect room), and errors, which
 //! stand in [`crate::error`].
 
 use serde::{Deserialize, Serialize, Serializer};

@@ -139,7 +139,12 @@ impl<E: Send + Sync + 'static> Cache<E> {
             config,
             memory,
             remote: link.map(Remote::new),
-            receipts: Memory::builder().max_capacity(receipts::KNOWN).time_to_live(config.ttl).build(),
+            // By default it would turn new ones away when it is full.
+            receipts: Memory::builder()
+                .max_capacity(receipts::KNOWN)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(config.ttl)
+                .build(),
             flights: Flights::default(),
             telling: TaskTracker::new(),
             hits: AtomicU64::new(0),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Cache, Key};
 use crate::transcript::Transcript;
 
-/// How many are known at once: those that were handed out longest ago are forgotten first.
-pub(super) const KNOWN: u64 = 100_000;
+/// How many are known at once, some five megabytes of them: those that were used longest ago are forgotten first.
+pub(super) const KNOWN: u64 = 20_000;
 
 /// What stands under an id. Times are milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -211,3 +211,17 @@ async fn a_receipt_is_its_owner_s_and_lasts_as_long_as_the_transcript() {
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(brief.by_receipt("alice", "task_1").await, None);
 }
+
+#[tokio::test]
+async fn the_newest_receipt_is_always_known() {
+    let cache = cache(CONFIG);
+    let receipt = Receipt { owner: "alice".into(), key: key("one"), began: 1, ended: 2 };
+    for n in 0..receipts::KNOWN + 1_000 {
+        cache.hand_out(format!("task_{n}"), receipt.clone()).await;
+    }
+    cache.inner.receipts.run_pending_tasks().await;
+    assert_eq!(cache.inner.receipts.entry_count(), receipts::KNOWN);
+    assert!(cache.by_receipt("alice", "task_0").await.is_none(), "the oldest made room");
+    let newest = format!("task_{}", receipts::KNOWN + 999);
+    assert!(cache.by_receipt("alice", &newest).await.is_some());
+}

@@ -11,8 +11,8 @@ use crate::sound::{speech, wav};
 
 const VISITORS: usize = 200;
 const SLOTS: usize = 8;
-/// What they may cost beyond a house at rest: a megabyte for each connection, most of which are buffers.
-const ROOM: u64 = (VISITORS as u64) << 20;
+/// What 200 uploads of a megabyte may cost beyond a house at rest.
+const ROOM: u64 = 150 << 20;
 
 #[test]
 fn two_hundred_uploads_meet_eight_slots() {
