@@ -33,8 +33,8 @@ mod whisper {
     use whisperwire::engine::{Abort, DecodeOptions, Effort, Engine, Request};
     use whisperwire::language::Language;
     use whisperwire::pipeline::Transcriber;
-    use whisperwire::session::{Input, Output, Session, SessionConfig, Window};
-    use whisperwire::transcript::{RATE, Transcript};
+    use whisperwire::session::{Input, Output, Session, SessionConfig, Window, WindowConfig};
+    use whisperwire::transcript::{RATE, Samples, Transcript};
     use whisperwire_client::wer;
 
     const ROUNDS: usize = 5;
@@ -151,7 +151,7 @@ mod whisper {
         let flags = ["--workers=1", "--threads=1"];
         let pipeline = Pipeline::start(&flags)?;
         let engine = load_engine(&configure(&flags)?.engine.choice)?;
-        let windows = windows(&recordings.file, &configure(&flags)?)?;
+        let windows = windows(&recordings.file, &configure(&flags)?, engine.traits().file_window)?;
         let (mut direct, mut piped) = (Duration::MAX, Duration::MAX);
         for _ in 0..ROUNDS {
             direct = direct.min(decode_all(engine.as_ref(), &windows)?);
@@ -171,13 +171,13 @@ mod whisper {
     }
 
     /// The windows the pipeline would ask for.
-    fn windows(file: &Path, config: &TranscribeConfig) -> anyhow::Result<Vec<Window>> {
+    fn windows(file: &Path, config: &TranscribeConfig, window: Samples) -> anyhow::Result<Vec<Window>> {
         let mut decoder = FileDecoder::open(File::open(file)?, &FileOptions::default())?;
         let mut pcm = Vec::new();
         while decoder.read(&mut pcm)? {}
         let session = SessionConfig {
             endpoint: config.pipeline.endpoint.clone(),
-            window: config.pipeline.window.clone(),
+            window: WindowConfig::with_max(window),
             max_in_flight: usize::MAX,
             ..SessionConfig::default()
         };
@@ -201,6 +201,7 @@ mod whisper {
                 offset: window.span.start,
                 effort: Effort::Full,
                 language: Some(Language::ENGLISH),
+                prior: None,
                 options: options.clone(),
             };
             recognizer.recognize(&request, &Abort::default())?;

@@ -144,6 +144,7 @@ mod whisper {
                         offset: Samples(0),
                         effort,
                         language: Some(whisperwire::language::Language::ENGLISH),
+                        prior: None,
                         options: std::sync::Arc::default(),
                     };
                     let begun = Instant::now();
@@ -162,7 +163,7 @@ mod whisper {
 
     fn request(pcm: std::sync::Arc<[f32]>, offset: Samples, effort: Effort, engine: &dyn Engine) -> Request {
         let language = engine.traits().languages.first().copied();
-        Request { pcm, offset, effort, language, options: std::sync::Arc::default() }
+        Request { pcm, offset, effort, language, prior: None, options: std::sync::Arc::default() }
     }
 
     fn letters(word: &Word) -> String {

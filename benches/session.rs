@@ -67,5 +67,8 @@ fn hear(span: Span) -> Recognition {
     let words = words_in(span, |_| true);
     let keep = |span: Span| span.len() > Samples(0);
     let words = words.into_iter().filter(|word| keep(word.span)).collect();
-    Recognition { phrases: vec![Phrase { words, temperature: 0.0, no_speech: 0.0 }], language: None }
+    Recognition {
+        phrases: vec![Phrase { words, temperature: 0.0, no_speech: 0.0 }],
+        ..Recognition::default()
+    }
 }

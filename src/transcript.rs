@@ -130,6 +130,8 @@ pub struct Recognition {
     pub phrases: Vec<Phrase>,
     /// What was spoken, where the engine knows.
     pub language: Option<crate::language::Language>,
+    /// How sure of the language the engine is, 0 to 1, where it was detected.
+    pub certainty: Option<f32>,
 }
 
 /// The best guess at the part of an utterance that is not final yet. It replaces the previous one of its utterance.

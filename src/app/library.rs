@@ -213,6 +213,8 @@ mod whisper {
                 languages: languages(preset.languages),
                 translates: preset.translates,
                 max_window: preset.max_window,
+                file_window: preset.file_window,
+                live_context: crate::transcript::Samples(0),
                 takes_placeholders: false,
                 caveat: (name == models::BUNDLED_NAME).then_some(models::BUNDLED_CAVEAT),
                 device: String::new(),
@@ -293,11 +295,16 @@ mod whisper {
             threads: choice.threads,
             beam_size: choice.beam_size.unwrap_or(preset.beam) as usize,
             audio_ctx: match choice.audio_ctx {
-                AudioCtx::Auto => AudioContext::Auto { floor: preset.audio_ctx_floor as usize },
+                AudioCtx::Auto => AudioContext::Auto {
+                    floor: preset.audio_ctx_floor as usize,
+                    margin: preset.audio_ctx_margin as usize,
+                    whole: preset.whole_context,
+                },
                 AudioCtx::Full => AudioContext::Full,
                 AudioCtx::Positions(n) => AudioContext::Fixed(n as usize),
             },
             max_window: preset.max_window,
+            file_window: preset.file_window,
             alignment: match preset.heads {
                 Some(heads) => Alignment::Heads(heads),
                 // The lower layers' heads attend to more than the sound; OpenAI's own default is the upper half.

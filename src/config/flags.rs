@@ -23,7 +23,7 @@ use crate::engine::pool::PoolConfig;
 use crate::engine::script::ScriptConfig;
 use crate::http::{HttpConfig, Tls};
 use crate::pipeline::PipelineConfig;
-use crate::session::{EndpointConfig, WindowConfig};
+use crate::session::EndpointConfig;
 use crate::telemetry::LogConfig;
 use crate::transcript::Samples;
 use crate::vad::VadKind;
@@ -268,9 +268,9 @@ struct PipelineFlags {
     /// Silence that ends an utterance, in milliseconds
     #[arg(long, env = "WHISPERWIRE_SILENCE_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=10_000))]
     silence_ms: u64,
-    /// The longest window of a file, in seconds
-    #[arg(long, env = "WHISPERWIRE_FILE_WINDOW", default_value_t = 10.0, value_parser = window)]
-    file_window: f32,
+    /// The longest window of a file, in seconds; by default what suits the model. More than 15 hold several utterances
+    #[arg(long, env = "WHISPERWIRE_FILE_WINDOW", value_parser = window)]
+    file_window: Option<f32>,
     /// The longest recording, in minutes
     #[arg(long, env = "WHISPERWIRE_MAX_AUDIO_MINUTES", default_value_t = 360)]
     max_audio_minutes: u64,
@@ -476,7 +476,7 @@ impl PipelineFlags {
             endpoint: EndpointConfig::default()
                 .with_threshold(self.vad_threshold)
                 .with_hangover(Samples::from_millis(self.silence_ms)),
-            window: WindowConfig::with_max(Samples::from_seconds(self.file_window.into())),
+            file_window: self.file_window.map(|seconds| Samples::from_seconds(seconds.into())),
             file_windows: engine.pool.workers + 1,
             file: FileOptions {
                 limits: Limits {

@@ -52,6 +52,10 @@ pub struct EngineTraits {
     pub translates: bool,
     /// The longest window it decodes well.
     pub max_window: Samples,
+    /// The window it is given of a file, where nobody asks for another.
+    pub file_window: Samples,
+    /// How much it is given to hear with the end of a live utterance at no further cost.
+    pub live_context: Samples,
     /// Whether requests may carry placeholder values in place of real ones (a file that is no audio, a language
     /// that does not exist), as the test suites of client libraries do. True of the scripted engine alone.
     pub takes_placeholders: bool,
@@ -70,8 +74,11 @@ pub struct Request {
     pub offset: Samples,
     /// How much work the answer is worth.
     pub effort: Effort,
-    /// The language, where the stream already knows it: the one asked for, or the one heard in its first window.
+    /// The language, where it was named. Else it is detected.
     pub language: Option<Language>,
+    /// Where the language is detected: the one that the stream was found to speak. Only strong evidence that this
+    /// window is in another one stands above it.
+    pub prior: Option<Language>,
     /// What the whole stream shares.
     pub options: Arc<DecodeOptions>,
 }
@@ -81,7 +88,9 @@ pub struct Request {
 pub enum Effort {
     /// A guess that will be replaced: greedy, no fallback.
     Draft,
-    /// Text that will stay: the model's decoding preset.
+    /// Text that will stay, and somebody waits for it: the model's preset, with an encoder context that fits the audio.
+    Live,
+    /// Text that will stay, and nobody waits: the model's preset, with the context that hears best.
     Full,
 }
 

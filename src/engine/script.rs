@@ -23,7 +23,7 @@ pub const NAME: &str = "script";
 /// How the scripted engine behaves, apart from what it hears.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScriptConfig {
-    /// Simulated cost: how long the decoding of one second of audio takes at [`Effort::Full`]. A draft takes half.
+    /// Simulated cost: how long the decoding of one second of audio takes at full effort. A draft takes half.
     pub delay: Duration,
     /// Every n-th request fails, counted over all workers.
     pub fail_every: Option<u64>,
@@ -52,6 +52,8 @@ impl Script {
             languages: Language::all().collect(),
             translates: true,
             max_window: Samples::from_millis(30_000),
+            file_window: Samples::from_millis(10_000),
+            live_context: Samples(0),
             takes_placeholders: true,
             caveat: Some(
                 "It recognises nothing: its words depend on the clock alone, for tests and demonstrations.",
@@ -99,11 +101,15 @@ impl Recognizer for Reader {
         }
         let length = Samples(request.pcm.len() as u64);
         let share = match request.effort {
-            Effort::Full => 1.0,
+            Effort::Live | Effort::Full => 1.0,
             Effort::Draft => 0.5,
         };
         take_time(share * self.config.delay.as_secs_f64() * length.seconds(), abort)?;
-        Ok(Recognition { phrases: hear(request, length), language: Some(language_of(request)) })
+        Ok(Recognition {
+            phrases: hear(request, length),
+            language: Some(language_of(request)),
+            certainty: None,
+        })
     }
 }
 
@@ -120,7 +126,7 @@ fn hear(request: &Request, length: Samples) -> Vec<Phrase> {
 fn language_of(request: &Request) -> Language {
     let candidates = &request.options.candidates;
     let detected = if candidates.contains(&Language::ENGLISH) { None } else { candidates.first().copied() };
-    request.language.or(detected).unwrap_or(Language::ENGLISH)
+    request.language.or(request.prior).or(detected).unwrap_or(Language::ENGLISH)
 }
 
 /// Spends wall time as decoding would, in steps between which a withdrawal is noticed.
@@ -253,6 +259,7 @@ mod tests {
             offset: span.start,
             effort: Effort::Full,
             language: None,
+            prior: None,
             options: Arc::new(DecodeOptions::default()),
         }
     }

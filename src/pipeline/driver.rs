@@ -210,11 +210,13 @@ impl Stream {
         Request {
             pcm: window.pcm,
             offset: window.span.start,
-            effort: match window.kind {
-                WindowKind::Final => Effort::Full,
-                WindowKind::Partial => Effort::Draft,
+            effort: match (window.kind, self.profile) {
+                (WindowKind::Partial, _) => Effort::Draft,
+                (WindowKind::Final, Profile::Live) => Effort::Live,
+                (WindowKind::Final, Profile::File) => Effort::Full,
             },
-            language: self.language.or(window.language),
+            language: self.language,
+            prior: window.language,
             options: self.options.clone(),
         }
     }

@@ -62,8 +62,8 @@ pub struct PipelineConfig {
     pub vad: VadKind,
     /// When utterances start and end.
     pub endpoint: EndpointConfig,
-    /// How files are cut.
-    pub window: WindowConfig,
+    /// The longest window of a file; nothing leaves it to the model.
+    pub file_window: Option<Samples>,
     /// How many windows of one file are decoded at once.
     pub file_windows: usize,
     /// What files may ask for.
@@ -78,7 +78,8 @@ pub struct Work {
     /// The language, where it was named.
     pub language: Option<Language>,
     endpoint: EndpointConfig,
-    window: WindowConfig,
+    /// The longest window of a file, where the request names one.
+    window: Option<Samples>,
     /// Who is told how much audio is taken in.
     meter: Option<Meter>,
 }
@@ -90,10 +91,10 @@ impl Work {
         Self { meter, ..self }
     }
 
-    /// Other windows than the server's. The model's longest is never exceeded.
+    /// Other windows for a file than the server's. The model's longest is never exceeded.
     #[must_use]
     pub fn with_window(self, longest: Samples) -> Self {
-        Self { window: WindowConfig::with_max(longest), ..self }
+        Self { window: Some(longest), ..self }
     }
 
     /// Cuts utterances as a client wishes.
@@ -183,8 +184,8 @@ impl Transcriber {
 
     /// The defaults a request starts from.
     pub fn work(&self, options: DecodeOptions, language: Option<Language>) -> Work {
-        let PipelineConfig { endpoint, window, .. } = &*self.config;
-        Work { options, language, endpoint: endpoint.clone(), window: window.clone(), meter: None }
+        let PipelineConfig { endpoint, file_window, .. } = &*self.config;
+        Work { options, language, endpoint: endpoint.clone(), window: *file_window, meter: None }
     }
 
     /// How utterances end where nobody says otherwise: the probability above which speech begins, the silence that
@@ -194,10 +195,25 @@ impl Transcriber {
         (onset, hangover, preroll)
     }
 
-    /// The longest window that its model is given. Live streams cut for the model that they begin with, so they may
-    /// change to those only that hear as much at once.
+    /// The longest window that its model is given of a live stream. Streams cut for the model that they begin with, so
+    /// they may change to those only that hear as much at once.
     pub fn longest_window(&self) -> Samples {
-        self.config.window.max.min(self.traits().max_window)
+        WindowConfig::default().max.min(self.traits().max_window)
+    }
+
+    /// How a stream or a file is cut.
+    fn windows(&self, work: &Work, profile: Profile) -> WindowConfig {
+        match profile {
+            Profile::Live => WindowConfig {
+                max: self.longest_window(),
+                context: self.traits().live_context,
+                ..WindowConfig::default()
+            },
+            Profile::File => {
+                let longest = work.window.unwrap_or(self.traits().file_window);
+                WindowConfig::with_max(longest.min(self.traits().max_window))
+            }
+        }
     }
 
     /// The longest that a stream or file may be.
@@ -231,9 +247,10 @@ impl Transcriber {
             _ => None,
         };
         let language = work.language.or(only);
+        let window = self.windows(&work, profile);
         let session = SessionConfig {
-            endpoint: work.endpoint,
-            window: WindowConfig { max: work.window.max.min(self.traits().max_window), ..work.window },
+            endpoint: if window.pack.is_some() { work.endpoint.with_room() } else { work.endpoint },
+            window,
             max_in_flight: match profile {
                 Profile::Live => LIVE_WINDOWS,
                 Profile::File => self.config.file_windows,
@@ -384,7 +401,7 @@ mod tests {
         let config = PipelineConfig {
             vad,
             endpoint: EndpointConfig::default(),
-            window: WindowConfig::default(),
+            file_window: None,
             file_windows: 1,
             file: FileOptions::default(),
         };

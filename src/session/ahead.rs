@@ -52,8 +52,8 @@ impl Session {
             if utterance.early.is_none() && out < limit && self.windows.iter().all(Pending::is_asked) {
                 let (pcm, id) = (self.timeline.copy(cut.heard), self.new_id());
                 self.withdraw_partial();
-                let (span, language) = (cut.heard, self.language);
-                let window = Window { id, kind: WindowKind::Final, span, pcm, language };
+                let (span, parts, language) = (cut.heard, vec![cut.heard], self.language);
+                let window = Window { id, kind: WindowKind::Final, span, pcm, parts, language };
                 self.outputs.push_back(Output::Recognize(window));
                 if let Some(utterance) = &mut self.open {
                     utterance.early = Some(Early { id, cut, answer: None });
@@ -65,8 +65,8 @@ impl Session {
         if live.partials && self.judged >= utterance.due && self.windows.is_empty() {
             utterance.due = self.judged + self.step;
             let (pcm, id) = (self.timeline.copy(cut.heard), self.new_id());
-            let (span, language) = (cut.heard, self.language);
-            let window = Window { id, kind: WindowKind::Partial, span, pcm, language };
+            let (span, parts, language) = (cut.heard, vec![cut.heard], self.language);
+            let window = Window { id, kind: WindowKind::Partial, span, pcm, parts, language };
             self.outputs.push_back(match self.partial.is_empty() {
                 true => Output::Recognize(window),
                 false => Output::Refresh(window),

@@ -54,6 +54,13 @@ impl EndpointConfig {
         Self { hangover, postroll: Self::default().postroll.min(hangover), ..self }
     }
 
+    /// As much audio around speech as nobody has to wait for: with it, first and last words are heard better.
+    #[must_use]
+    pub fn with_room(self) -> Self {
+        let room = Samples::from_millis(500);
+        Self { preroll: self.preroll.max(room), postroll: self.postroll.max(room.min(self.hangover)), ..self }
+    }
+
     /// Another pre-roll.
     #[must_use]
     pub fn with_preroll(self, preroll: Samples) -> Self {

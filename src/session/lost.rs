@@ -17,6 +17,11 @@ impl Lost {
         }
     }
 
+    /// Whether anything lies inside of a span.
+    pub(super) fn any(&self, within: Span) -> bool {
+        self.0.iter().any(|lost| lost.start < within.end && lost.end > within.start)
+    }
+
     /// Takes out what lies inside of a span, cut at its edges, and forgets what lies before it.
     pub(super) fn take(&mut self, within: Span) -> Vec<Span> {
         let mut taken = Vec::new();

@@ -19,6 +19,7 @@ mod ahead;
 mod endpoint;
 mod guard;
 mod lost;
+mod pack;
 mod stitch;
 mod window;
 
@@ -30,12 +31,14 @@ use std::sync::Arc;
 
 pub use self::agree::Promise;
 pub use self::endpoint::EndpointConfig;
+pub use self::pack::PackConfig;
 pub use self::window::WindowConfig;
 
 use self::agree::Agreement;
 use self::ahead::{AGAIN, Early, FIRST_PARTIAL, STEP, Shown, join};
 use self::endpoint::{Edge, Endpointer};
 use self::lost::Lost;
+use self::pack::{Packed, Packer, Part};
 use self::stitch::Stitcher;
 use self::window::{Cut, Cutter, Timeline};
 use crate::language::Language;
@@ -56,6 +59,14 @@ pub struct SessionConfig {
     /// How the reader follows somebody who is speaking; nothing for a file.
     pub live: Option<LiveConfig>,
 }
+
+/// A window whose language is this sure decides the stream's.
+const SURE: f32 = 0.7;
+/// So does one that is as long as this, however sure.
+const ENOUGH: Samples = Samples::from_millis(5_000);
+
+/// Behind a longer silence nobody goes on with a sentence, and what is said is heard for itself.
+const LONG_SILENCE: Samples = Samples::from_millis(2_000);
 
 /// What is special about speech that is being spoken. The text that becomes final is the same with it and without,
 /// but for words that were promised.
@@ -133,17 +144,19 @@ pub enum WindowKind {
     Partial,
 }
 
-/// A stretch of one utterance to decode.
+/// Speech to decode.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// To come back with.
     pub id: WindowId,
     /// What it is for.
     pub kind: WindowKind,
-    /// Where it lies.
+    /// Where it begins, and how long its audio is: the engine's timeline, on which no silence is left out.
     pub span: Span,
     /// What is heard there, 16 kHz mono.
     pub pcm: Arc<[f32]>,
+    /// The stretches of the stream that `pcm` is made of, in order.
+    pub parts: Vec<Span>,
     /// The language, once it was detected.
     pub language: Option<Language>,
 }
@@ -157,6 +170,8 @@ pub struct Session {
     /// How far voice activity has been decided.
     judged: Samples,
     open: Option<Utterance>,
+    /// What gathers a file's speech into windows, where several utterances share one.
+    packer: Option<Packer>,
     utterances: u32,
     next_id: u64,
     /// Final windows from the oldest that is not told yet to the newest, in timeline order.
@@ -173,6 +188,8 @@ pub struct Session {
     lost: Lost,
     /// Everything before it is in the account or in `windows`.
     covered: Samples,
+    /// Since when somebody has been speaking without a long silence: what an utterance may be heard with.
+    context: Samples,
     /// Finals that had to be changed because they did not begin as promised.
     overruled: u64,
     ending: bool,
@@ -194,7 +211,13 @@ struct Pending {
     /// Nothing for what only waits its turn: a silence of which some was lost, or a flush.
     utterance: Option<u32>,
     cut: Cut,
+    /// What its audio is made of, where that is not simply `cut.heard`.
+    parts: Vec<Part>,
+    /// Whether a neighbor on the left hears its first words too.
+    first: bool,
     last: bool,
+    /// The utterances that end with it.
+    done: Vec<u32>,
     flushed: bool,
     /// What of its part was concealed instead of decoded.
     gaps: Vec<Span>,
@@ -210,6 +233,8 @@ enum Progress {
 impl Session {
     /// A stream that begins now.
     pub fn new(config: SessionConfig, vad: Box<dyn Vad>) -> Self {
+        let packs = config.window.pack.is_some() && config.live.is_none();
+        let packer = packs.then(Packer::new);
         Self {
             endpointer: Endpointer::new(config.endpoint.clone()),
             config,
@@ -217,6 +242,7 @@ impl Session {
             timeline: Timeline::default(),
             judged: Samples(0),
             open: None,
+            packer,
             utterances: 0,
             next_id: 0,
             windows: VecDeque::new(),
@@ -228,6 +254,7 @@ impl Session {
             account: Account::default(),
             lost: Lost::default(),
             covered: Samples(0),
+            context: Samples(0),
             overruled: 0,
             ending: false,
             finished: false,
@@ -323,15 +350,29 @@ impl Session {
         {
             self.cut(cut, false);
         }
+        if let (Some(packer), Some(pack)) = (&mut self.packer, &self.config.window.pack) {
+            packer.pass(&self.timeline, self.judged, pack);
+            if let Some(packed) = packer.full(&self.timeline, self.judged, &self.config.window) {
+                self.cut_packed(packed);
+            }
+        }
     }
 
     fn start(&mut self, at: Samples) {
         let at = at.max(self.covered);
-        self.pass_silence(at);
         let number = self.utterances;
         self.utterances += 1;
+        if self.packer.is_some() {
+            self.start_packed(at, number);
+            self.outputs.push_back(Output::Event(Event::SpeechStarted { utterance: number, at }));
+            return;
+        }
+        if self.utterances == 1 || at - self.covered > LONG_SILENCE {
+            self.context = at;
+        }
+        self.pass_silence(at);
         let due = self.judged + FIRST_PARTIAL;
-        self.open = Some(Utterance { number, cutter: Cutter::new(at), early: None, due });
+        self.open = Some(Utterance { number, cutter: Cutter::new(at, self.context), early: None, due });
         if let Some(live) = self.config.live {
             let agreement = Agreement::new(live.promise);
             self.shown.push_back(Shown { utterance: number, agreement, visible: false });
@@ -339,7 +380,28 @@ impl Session {
         self.outputs.push_back(Output::Event(Event::SpeechStarted { utterance: number, at }));
     }
 
+    /// A silence of which some was lost is told between windows, so it ends one.
+    fn start_packed(&mut self, at: Samples, utterance: u32) {
+        let room = |packer: &Packer| packer.has_room(self.judged, self.config.window.max);
+        if self.lost.any(Span::new(Samples(0), at)) || !self.packer.as_ref().is_some_and(room) {
+            self.cut_rest();
+        }
+        if !self.packer.as_ref().is_some_and(Packer::rests) {
+            self.pass_silence(at);
+        }
+        if let Some(packer) = &mut self.packer {
+            packer.start(&self.timeline, at, utterance);
+        }
+    }
+
     fn stop(&mut self, at: Samples) {
+        if let Some(packer) = &mut self.packer {
+            packer.stop(at);
+            self.covered = self.covered.max(at);
+            let utterance = self.utterances.saturating_sub(1);
+            self.outputs.push_back(Output::Event(Event::SpeechStopped { utterance, at }));
+            return;
+        }
         let Some(utterance) = &self.open else { return };
         let number = utterance.number;
         let cut = utterance.cutter.rest(at, &self.config.window);
@@ -353,15 +415,46 @@ impl Session {
     fn mark_flush(&mut self) {
         let (id, end) = (self.new_id(), self.timeline.end());
         let cut = Cut { heard: Span::new(end, end), owned: Span::new(end, end) };
-        let state = Progress::Done(Ok(Recognition::default()));
-        let (utterance, last, flushed, gaps) = (None, false, true, Vec::new());
-        self.windows.push_back(Pending { id, utterance, cut, last, flushed, gaps, state });
+        self.windows.push_back(Pending { flushed: true, ..Pending::told(id, cut, Vec::new()) });
     }
 
     fn close(&mut self) {
         if let Some(Edge::End(at)) = self.endpointer.close(self.judged) {
             self.stop(at);
         }
+        self.cut_rest();
+    }
+
+    /// Closes the window of a file that is being gathered.
+    fn cut_rest(&mut self) {
+        if let Some(packed) = self.packer.as_mut().and_then(|packer| packer.rest(&self.timeline)) {
+            self.cut_packed(packed);
+        }
+    }
+
+    fn cut_packed(&mut self, packed: Packed) {
+        let Packed { pcm, parts, owned, first, last, done } = packed;
+        let (start, end) = (parts[0].span.start, parts[parts.len() - 1].span.end);
+        let cut = Cut { heard: Span::new(start, end), owned };
+        let gaps = self.lost.take(owned);
+        let (id, utterance) = (self.new_id(), Some(parts[0].utterance));
+        let state = match pack::owned(&parts, owned)[..] {
+            [] => Progress::Done(Ok(Recognition::default())),
+            _ => Progress::Waiting(pcm.into()),
+        };
+        self.covered = self.covered.max(owned.end);
+        self.windows.push_back(Pending {
+            id,
+            utterance,
+            cut,
+            parts,
+            first,
+            last,
+            done,
+            flushed: false,
+            gaps,
+            state,
+        });
     }
 
     fn end(&mut self) {
@@ -388,6 +481,9 @@ impl Session {
     /// Books everything up to here as silence, apart from what was lost.
     fn pass_silence(&mut self, until: Samples) {
         let passed = Span::new(self.covered, until);
+        if passed.is_empty() {
+            return;
+        }
         let gaps = self.lost.take(passed);
         let lost: u64 = gaps.iter().map(|gap| gap.len().0).sum();
         self.account.silence += passed.len().0 - lost;
@@ -396,9 +492,7 @@ impl Session {
             // They are told in their turn, behind the windows before them.
             let id = self.new_id();
             let cut = Cut { heard: passed, owned: Span::new(passed.end, passed.end) };
-            let state = Progress::Done(Ok(Recognition::default()));
-            let (utterance, last, flushed) = (None, false, false);
-            self.windows.push_back(Pending { id, utterance, cut, last, flushed, gaps, state });
+            self.windows.push_back(Pending::told(id, cut, gaps));
         }
     }
 
@@ -425,8 +519,18 @@ impl Session {
         };
         self.covered = cut.owned.end;
         let gaps = self.lost.take(cut.owned);
-        let (utterance, flushed) = (Some(number), false);
-        self.windows.push_back(Pending { id, utterance, cut, last, flushed, gaps, state });
+        self.windows.push_back(Pending {
+            id,
+            utterance: Some(number),
+            cut,
+            parts: Vec::new(),
+            first: cut.heard.start == cut.owned.start,
+            last,
+            done: if last { vec![number] } else { Vec::new() },
+            flushed: false,
+            gaps,
+            state,
+        });
     }
 
     fn new_id(&mut self) -> WindowId {
@@ -438,8 +542,13 @@ impl Session {
     fn forget(&mut self) {
         let needed = match &self.open {
             Some(utterance) => utterance.cutter.needs_from(&self.config.window),
-            None => self.endpointer.needs_from(self.judged),
+            None => {
+                let context = self.judged.saturating_sub(self.config.window.context).max(self.context);
+                self.endpointer.needs_from(self.judged).min(context)
+            }
         };
+        let packed = self.packer.as_ref().and_then(Packer::needs_from);
+        let needed = packed.map_or(needed, |packed| needed.min(packed));
         self.timeline.forget_before(needed.min(self.judged));
     }
 
@@ -484,8 +593,15 @@ impl Session {
                 self.outputs.push_back(Output::Recognize(Window {
                     id: window.id,
                     kind: WindowKind::Final,
-                    span: window.cut.heard,
+                    span: Span::new(
+                        window.cut.heard.start,
+                        window.cut.heard.start + Samples(pcm.len() as u64),
+                    ),
                     pcm: pcm.clone(),
+                    parts: match window.parts[..] {
+                        [] => vec![window.cut.heard],
+                        _ => window.parts.iter().map(|part| part.span).collect(),
+                    },
                     language: self.language,
                 }));
                 window.state = Progress::Asked;
@@ -512,14 +628,24 @@ impl Session {
     fn release(&mut self) {
         while self.windows.front().is_some_and(Pending::is_done) {
             let Some(window) = self.windows.pop_front() else { return };
-            let Pending { utterance, cut, last, flushed, gaps, state: Progress::Done(result), .. } = window
-            else {
-                return;
-            };
+            let Pending { utterance, cut, parts, first, last, done, flushed, gaps, .. } = window;
+            let Progress::Done(result) = window.state else { return };
             let failure = result.as_ref().err().copied();
-            let said = utterance.and_then(|number| self.tell(number, cut, last, result.unwrap_or_default()));
-            self.account.decoded += cut.owned.len().0;
+            let heard = result.unwrap_or_default();
+            let said = utterance.and_then(|number| self.tell(number, cut, &parts, (first, last), heard));
+            let owned = match parts[..] {
+                [] => vec![cut.owned],
+                _ => pack::owned(&parts, cut.owned),
+            };
+            self.account.decoded += owned.iter().map(|span| span.len().0).sum::<u64>();
             match failure {
+                Some(reason) if !parts.is_empty() => {
+                    for span in owned {
+                        self.account.decoded -= span.len().0;
+                        self.tell_gap(span, reason);
+                    }
+                    self.stitcher.forget();
+                }
                 // What was promised before the window failed has been told, so it is not lost.
                 Some(reason) => {
                     let start = said.unwrap_or(cut.owned.start).clamp(cut.owned.start, cut.owned.end);
@@ -538,7 +664,7 @@ impl Session {
             if let Some(number) = utterance {
                 self.show_rest(number, last, said.is_some());
             }
-            if let (Some(utterance), true) = (utterance, last) {
+            for utterance in done {
                 self.outputs.push_back(Output::Event(Event::UtteranceDone { utterance }));
             }
             if flushed {
@@ -549,10 +675,16 @@ impl Session {
     }
 
     /// Tells a window's own words; where the last of them ends.
-    fn tell(&mut self, utterance: u32, cut: Cut, last: bool, recognition: Recognition) -> Option<Samples> {
-        let language = recognition.language;
-        let first = cut.heard.start == cut.owned.start;
-        let mut phrases = self.stitcher.own(recognition, cut, first, last);
+    fn tell(
+        &mut self,
+        utterance: u32,
+        cut: Cut,
+        parts: &[Part],
+        (first, last): (bool, bool),
+        recognition: Recognition,
+    ) -> Option<Samples> {
+        let (language, certainty) = (recognition.language, recognition.certainty);
+        let mut phrases = self.stitcher.own(pack::unpack(recognition, parts), cut, first, last);
         self.stitcher.told(&phrases);
         guard::guard(&mut phrases);
         if let Some(shown) = self.shown.iter_mut().find(|shown| shown.utterance == utterance) {
@@ -562,7 +694,8 @@ impl Session {
             }
             join(&mut phrases);
         }
-        if !phrases.is_empty() {
+        let enough = certainty.is_none_or(|certainty| certainty >= SURE) || cut.owned.len() >= ENOUGH;
+        if !phrases.is_empty() && enough {
             self.language = self.language.or(language);
         }
         let mut said = None;
@@ -570,7 +703,15 @@ impl Session {
             let (Some(head), Some(tail)) = (words.first(), words.last()) else { continue };
             let span = Span::new(head.span.start, tail.span.end);
             said = Some(span.end);
-            let segment = Segment { utterance, span, words, temperature, no_speech, language: self.language };
+            let utterance = pack::utterance_at(parts, span.start).unwrap_or(utterance);
+            let segment = Segment {
+                utterance,
+                span,
+                words,
+                temperature,
+                no_speech,
+                language: language.or(self.language),
+            };
             self.outputs.push_back(Output::Event(Event::Final(segment)));
         }
         said
@@ -590,6 +731,22 @@ impl Session {
 }
 
 impl Pending {
+    /// What has no words and only waits its turn.
+    fn told(id: WindowId, cut: Cut, gaps: Vec<Span>) -> Self {
+        Self {
+            id,
+            utterance: None,
+            cut,
+            parts: Vec::new(),
+            first: true,
+            last: false,
+            done: Vec::new(),
+            flushed: false,
+            gaps,
+            state: Progress::Done(Ok(Recognition::default())),
+        }
+    }
+
     fn is_done(&self) -> bool {
         matches!(self.state, Progress::Done(_))
     }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::pack::PackConfig;
 use crate::transcript::{Samples, Span};
 
 /// How utterances are cut.
@@ -20,6 +21,11 @@ pub struct WindowConfig {
     pub search: Samples,
     /// A last window shorter than this is lengthened to the left: models do badly on snippets.
     pub min: Samples,
+    /// A last window that is shorter than this hears what was said before its utterance, if only a short silence lies
+    /// between: a sentence is heard better with the one before it. Nothing where utterances share windows.
+    pub context: Samples,
+    /// How several utterances share a window; nothing where each has its own, as where somebody waits for the words.
+    pub pack: Option<PackConfig>,
 }
 
 impl Default for WindowConfig {
@@ -29,18 +35,28 @@ impl Default for WindowConfig {
             overlap: Samples::from_millis(500),
             search: Samples::from_millis(2_000),
             min: Samples::from_millis(3_000),
+            context: Samples(0),
+            pack: None,
         }
     }
 }
 
 impl WindowConfig {
+    /// Longer than this, a window holds several utterances.
+    const SEVERAL: Samples = Samples::from_millis(15_000);
+
     /// Windows of another length, with the same overlap.
     pub fn with_max(max: Samples) -> Self {
-        Self { max, ..Self::default() }
+        Self { max, pack: (max > Self::SEVERAL).then(PackConfig::default), ..Self::default() }
+    }
+
+    /// What a last window is lengthened to.
+    fn enough(&self) -> Samples {
+        self.min.max(self.context).min(self.max)
     }
 
     /// Half an overlap: what either neighbour hears beyond the seam.
-    fn reach(&self) -> Samples {
+    pub(super) fn reach(&self) -> Samples {
         Samples(self.overlap.0 / 2)
     }
 }
@@ -93,7 +109,7 @@ impl Timeline {
     }
 
     /// The middle of the quietest 100 ms in a stretch; the latest of equals, so that silence cuts late.
-    fn quietest(&self, span: Span) -> Samples {
+    pub(super) fn quietest(&self, span: Span) -> Samples {
         const STEP: usize = 160;
         const STEPS: usize = 10;
         let mut power: Vec<f32> = Vec::new();
@@ -117,15 +133,18 @@ impl Timeline {
 
 /// Cuts one open utterance.
 pub(super) struct Cutter {
-    /// Where the utterance began.
+    /// From where on audio may be heard: where the utterance began, or the one whose words it is heard with.
     first: Samples,
+    /// Where the utterance began.
+    start: Samples,
     /// Where the next window's own part begins.
     seam: Samples,
 }
 
 impl Cutter {
-    pub(super) fn new(start: Samples) -> Self {
-        Self { first: start, seam: start }
+    /// An utterance that begins at `start`, and may be heard with what was said since `context`.
+    pub(super) fn new(start: Samples, context: Samples) -> Self {
+        Self { first: context.min(start), start, seam: start }
     }
 
     /// A full window, once `judged` is far enough. It is never the timeline's own end that decides: how far that
@@ -153,18 +172,20 @@ impl Cutter {
     /// The rest of the utterance, which ends at `end`.
     pub(super) fn rest(&self, end: Samples, config: &WindowConfig) -> Cut {
         let end = end.max(self.seam);
-        let enough = config.min.min(config.max);
-        let start = self.heard_from(config).min(end.saturating_sub(enough)).max(self.first);
+        let start = self.heard_from(config).min(end.saturating_sub(config.enough())).max(self.first);
         Cut { heard: Span::new(start, end), owned: Span::new(self.seam, end) }
     }
 
     /// Audio before this position will never be asked for again.
     pub(super) fn needs_from(&self, config: &WindowConfig) -> Samples {
-        self.seam.saturating_sub(config.min.max(config.reach())).max(self.first)
+        self.seam.saturating_sub(config.enough().max(config.reach())).max(self.first)
     }
 
+    /// Where a window's audio begins; the first window of an utterance has no neighbor to overlap with.
     fn heard_from(&self, config: &WindowConfig) -> Samples {
-        self.seam.saturating_sub(config.reach()).max(self.first)
+        self.seam
+            .saturating_sub(if self.seam == self.start { Samples(0) } else { config.reach() })
+            .max(self.first)
     }
 }
 
@@ -184,7 +205,7 @@ mod tests {
         let mut timeline = Timeline::default();
         let pcm: Vec<f32> = (0..200_000).map(|n| if pause.contains(&n) { 0.0 } else { noise(n) }).collect();
         timeline.push(&pcm);
-        let mut cutter = Cutter::new(Samples(0));
+        let mut cutter = Cutter::new(Samples(0), Samples(0));
         let cut = cutter.full(&timeline, timeline.end(), &config).expect("12.5 s are more than a window");
         assert!(pause.contains(&cut.owned.end.0), "{cut:?}");
         assert!(cut.heard.len() <= config.max);
@@ -198,11 +219,11 @@ mod tests {
     #[test]
     fn a_short_rest_is_lengthened_to_the_left_but_owns_only_its_part() {
         let config = WindowConfig::default();
-        let cutter = Cutter { first: Samples(0), seam: Samples(160_000) };
+        let cutter = Cutter { first: Samples(0), start: Samples(0), seam: Samples(160_000) };
         let rest = cutter.rest(Samples(164_000), &config);
         assert_eq!(rest.heard.len(), config.min);
         assert_eq!(rest.owned, Span::new(Samples(160_000), Samples(164_000)));
-        let whole = Cutter::new(Samples(1000)).rest(Samples(5000), &config);
+        let whole = Cutter::new(Samples(1000), Samples(1000)).rest(Samples(5000), &config);
         assert_eq!(whole.heard, whole.owned);
     }
 

@@ -67,6 +67,8 @@ mod tests {
             languages: Language::all().collect(),
             translates: true,
             max_window: Samples::from_millis(20_000),
+            file_window: Samples::from_millis(10_000),
+            live_context: Samples(0),
             takes_placeholders: false,
             caveat: None,
             device: "cpu".into(),

@@ -53,8 +53,14 @@ pub struct Preset {
     pub least_confidence: Option<f32>,
     /// The shortest encoder context the model was found to bear, in positions of 20 ms.
     pub audio_ctx_floor: u32,
+    /// Positions behind the audio that it needs to find its end.
+    pub audio_ctx_margin: u32,
+    /// Whether windows that nobody waits for are heard with its whole context.
+    pub whole_context: bool,
     /// The longest window it decodes well.
     pub max_window: Samples,
+    /// The window it is given of a file, where nobody asks for another.
+    pub file_window: Samples,
     /// It understands this many languages, the first of [`Language::all`](crate::language::Language::all); 1 is
     /// English only.
     pub languages: usize,
@@ -179,7 +185,10 @@ struct Decoding {
     fallback: bool,
     least_confidence: Option<f32>,
     audio_ctx_floor: u32,
+    audio_ctx_margin: u32,
+    whole_context: bool,
     window_seconds: u64,
+    file_window_seconds: u64,
 }
 
 impl Decoding {
@@ -190,7 +199,10 @@ impl Decoding {
             fallback: self.fallback,
             least_confidence: self.least_confidence,
             audio_ctx_floor: self.audio_ctx_floor,
+            audio_ctx_margin: self.audio_ctx_margin,
+            whole_context: self.whole_context,
             max_window: Samples::from_millis(self.window_seconds * 1000),
+            file_window: Samples::from_millis(self.file_window_seconds * 1000),
             languages,
             translates,
             heads,
@@ -329,8 +341,8 @@ mod tests {
             assert!(entry.preset.multilingual() || !entry.preset.translates, "{}", entry.name);
             assert!((30_000_000..3_200_000_000).contains(&entry.size), "{}", entry.name);
             assert_eq!(entry.file, format!("ggml-{}.bin", entry.name));
-            assert_eq!(entry.preset.audio_ctx_floor, 768);
-            assert_eq!(entry.preset.max_window, Samples::from_millis(30_000));
+            assert!(entry.preset.audio_ctx_margin >= 128 && entry.preset.whole_context, "{}", entry.name);
+            assert_eq!(entry.preset.max_window, Samples::from_millis(27_000));
             if let Some(sum) = &entry.sha256 {
                 let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
                 assert!(sum.len() == 64 && sum.bytes().all(hex), "{}", entry.name);

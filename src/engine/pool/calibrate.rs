@@ -13,13 +13,13 @@ use crate::transcript::{RATE, Samples};
 
 impl Pool {
     /// Has every worker decode `pcm` (16 kHz mono, a few seconds of speech) at the same time, so that what they
-    /// take from each other is in the cost: at full effort, then as a draft, after a warm-up that does not count.
+    /// take from each other is in the cost: as finals, then as a draft, after a warm-up that does not count.
     /// Admission of this model's streams rests on it until real windows outweigh it; without it, or after a failure,
     /// there may be as many as workers. Blocks: not for a thread that drives futures.
     pub fn calibrate(&self, pcm: Arc<[f32]>) -> Result<(), EngineError> {
         let first_second = pcm[..pcm.len().min(RATE as usize)].into();
-        self.rehearse(Purpose::WarmUp, &self.rehearsal(first_second, Effort::Full))?;
-        self.rehearse(Purpose::Measurement, &self.rehearsal(Arc::clone(&pcm), Effort::Full))?;
+        self.rehearse(Purpose::WarmUp, &self.rehearsal(first_second, Effort::Live))?;
+        self.rehearse(Purpose::Measurement, &self.rehearsal(Arc::clone(&pcm), Effort::Live))?;
         self.rehearse(Purpose::Measurement, &self.rehearsal(pcm, Effort::Draft))
     }
 
@@ -47,6 +47,13 @@ impl Pool {
     fn rehearsal(&self, pcm: Arc<[f32]>, effort: Effort) -> Request {
         // All windows of a stream but the first know their language, so detecting it is not part of the cost.
         let language = Some(Language::ENGLISH).filter(|english| self.traits().languages.contains(english));
-        Request { pcm, offset: Samples(0), effort, language, options: Arc::new(DecodeOptions::default()) }
+        Request {
+            pcm,
+            offset: Samples(0),
+            effort,
+            language,
+            prior: None,
+            options: Arc::new(DecodeOptions::default()),
+        }
     }
 }

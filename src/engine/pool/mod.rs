@@ -267,7 +267,7 @@ pub struct Load {
     /// How long recent windows waited from their submission to their start, in seconds on average, in the order
     /// of [`Lane::ALL`]. It fades while nothing starts.
     pub wait_seconds: [f64; 3],
-    /// Wall seconds that a worker needs for a second of audio at [`Effort::Full`](super::Effort::Full), among
+    /// Wall seconds that a worker needs for a second of audio at [`Effort::Live`](super::Effort::Live), among
     /// busy neighbours, with the model in question. `None` before it was measured.
     pub cost_full: Option<f64>,
     /// The same at [`Effort::Draft`](super::Effort::Draft).

@@ -277,7 +277,9 @@ impl State {
     fn book(&mut self, ran: &Running, answer: &Result<Recognition, EngineError>, wall: Duration) {
         let (audio, wall) = (ran.audio.seconds(), wall.as_secs_f64());
         if answer.is_ok() && ran.measured {
-            self.ledgers[ran.ledger].costs.of(ran.effort).note(audio, wall);
+            if let Some(cost) = self.ledgers[ran.ledger].costs.of(ran.effort) {
+                cost.note(audio, wall);
+            }
         }
         if !matches!(ran.purpose, Purpose::Window(_)) {
             return;
@@ -379,10 +381,13 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    fn of(&mut self, effort: Effort) -> &mut Cost {
+    /// Where the cost of a window belongs; nowhere, where nobody waits for it: what is counted here decides how many
+    /// live streams fit.
+    fn of(&mut self, effort: Effort) -> Option<&mut Cost> {
         match effort {
-            Effort::Full => &mut self.full,
-            Effort::Draft => &mut self.draft,
+            Effort::Live => Some(&mut self.full),
+            Effort::Draft => Some(&mut self.draft),
+            Effort::Full => None,
         }
     }
 }

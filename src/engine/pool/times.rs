@@ -26,7 +26,7 @@ impl Times {
     /// A window was recognised.
     pub(super) fn recognised(&self, purpose: Purpose, effort: Effort, took: Duration) {
         match (purpose, effort) {
-            (Purpose::Window(_), Effort::Full) => self.full.record(took),
+            (Purpose::Window(_), Effort::Live | Effort::Full) => self.full.record(took),
             (Purpose::Window(_), Effort::Draft) => self.draft.record(took),
             _ => {}
         }

@@ -6,9 +6,8 @@
 //! * `set_language` leaks its string, so parameters are built once per language and cloned (`recognizer.rs`).
 //! * Prompts go in as borrowed tokens; as text they would leak too.
 //! * Audio under 100 ms is ignored, so windows are padded with silence.
-//! * Beam search and the fallback ladder draw from random numbers that earlier windows have moved on, which would
-//!   make a transcript depend on which worker got which window before. So each such decode gets a fresh state
-//!   (5 ms of 300 with the bundled model), and the ladder is climbed here, rung by rung.
+//! * The ladder is climbed here, rung by rung, because the engine judges its rungs by another measure than OpenAI.
+//! * What the engine does wrong or twice is mended in the copy of its source that is built: `.cargo/engine.cmake`.
 
 mod device;
 mod guard;
@@ -51,6 +50,8 @@ pub struct WhisperConfig {
     pub audio_ctx: AudioContext,
     /// The longest window the model decodes well.
     pub max_window: Samples,
+    /// The window it is given of a file, where nobody asks for another.
+    pub file_window: Samples,
     /// How word times are found.
     pub alignment: Alignment,
     /// Samples of which the best is taken, once the temperature is above zero.
@@ -99,10 +100,14 @@ pub enum Device {
 /// How many encoder positions (20 ms each) a window gets. Fewer are faster; too few make OpenAI's weights loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AudioContext {
-    /// As many as the window needs, but never below the floor.
+    /// As many as the window needs.
     Auto {
         /// The fewest the model is known to bear.
         floor: usize,
+        /// Those behind the audio: where the audio fills the context, OpenAI's weights say everything twice.
+        margin: usize,
+        /// Whether windows that nobody waits for get all the model has.
+        whole: bool,
     },
     /// All the model has, as it was trained: 30 s.
     Full,
@@ -168,6 +173,13 @@ impl Whisper {
             translates: config.translates && context.is_multilingual(),
             languages,
             max_window: config.max_window,
+            file_window: config.file_window,
+            live_context: match config.audio_ctx {
+                AudioContext::Auto { floor, margin, .. } => {
+                    Samples::from_millis(20 * floor.saturating_sub(margin + 8) as u64)
+                }
+                AudioContext::Full | AudioContext::Fixed(_) => Samples(0),
+            },
             takes_placeholders: false,
             caveat: config.caveat,
             device,

@@ -1,6 +1,7 @@
 //! One worker's half of the engine: a window goes in, phrases come out.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ffi::c_int;
 use std::sync::Arc;
 
@@ -8,19 +9,14 @@ use whisper_rs::{FullParams, SamplingStrategy, WhisperContext, WhisperState};
 
 use super::super::{Abort, Effort, EngineError, Recognizer, Request, Task};
 use super::guard::Guard;
-use super::words::{Heard, entropy, phrases};
+use super::words::{Heard, Loudness, compression_ratio, phrases};
 use super::{Alignment, AudioContext, WhisperConfig, failed};
 use crate::language::Language;
 use crate::transcript::{Phrase, RATE, Recognition, Samples, Span, Token};
 
 pub(super) struct WhisperRecognizer {
     context: Arc<WhisperContext>,
-    /// `None` only between two states, and after one could not be made.
-    state: Option<WhisperState>,
-    /// Whether the state has been through a decode, and remembers its context length.
-    used: bool,
-    /// Whether its random numbers have been drawn from.
-    drawn: bool,
+    state: WhisperState,
     config: Arc<WhisperConfig>,
     languages: Vec<Language>,
     /// Built once per language and search, because building them leaks the language's name.
@@ -38,14 +34,31 @@ enum Search {
 
 /// Below it the words are doubtful and the next temperature is tried. OpenAI's and whisper.cpp's threshold.
 const LOGPROB_THRESHOLD: f32 = -1.0;
-/// Entropy of the last 32 tokens below which the decoder is taken to be stuck. whisper.cpp's threshold.
-const ENTROPY_THRESHOLD: f32 = 2.4;
+/// Above it the text repeats itself, and the decoder is taken to be stuck. OpenAI's threshold.
+const COMPRESSION_THRESHOLD: f32 = 2.4;
 /// Above it nobody spoke, and doubtful words are no reason to try again. OpenAI's and whisper.cpp's threshold.
 const NO_SPEECH_THRESHOLD: f32 = 0.6;
-/// The rungs of the ladder. OpenAI's and whisper.cpp's step.
-const TEMPERATURE_STEP: f32 = 0.2;
+/// The rungs of the ladder: three, where OpenAI's code climbs six. Each is decoded with `best_of` samples.
+const TEMPERATURE_STEP: f32 = 0.4;
 /// Windows are padded to a second: the engine ignores less than 100 ms and does badly on less than a second.
 const SHORTEST: usize = RATE as usize;
+/// Windows shorter than this get quiet in front of them: a word that is cut tight is heard as another one.
+const SNIPPET: usize = 3 * RATE as usize;
+/// The quiet in front of a snippet: half a second.
+const RUN_IN: usize = RATE as usize / 2;
+/// The most tokens of a window, apart from those per second. Speech has up to a dozen a second, in scripts of which
+/// the vocabulary holds no words up to thirty; a stuck decoder would go on to the end of its context.
+const TOKENS: usize = 32;
+/// The most tokens per second of audio.
+const TOKENS_PER_SECOND: usize = 30;
+/// So many words that are said twice may be the model's own doing.
+const REPEATED: usize = 4;
+/// How likely another language than the stream's must be for a window to be heard in it.
+const SWITCH: f32 = 0.85;
+/// A window shorter than this is heard in the stream's language whatever it sounds like: 2 s.
+const SWITCHABLE: usize = 2 * RATE as usize;
+/// Contexts are a multiple of this: others fall off the engine's fast kernels.
+const KERNEL: usize = 8;
 /// The most prompt tokens Whisper looks at.
 const PROMPT_TOKENS: usize = 224;
 /// The most of a prompt that is looked at, in bytes from its end: more than its tokens ever hold.
@@ -57,32 +70,66 @@ const POSITIONS: usize = 50;
 
 impl Recognizer for WhisperRecognizer {
     fn recognize(&mut self, request: &Request, abort: &Abort) -> Result<Recognition, EngineError> {
-        let mut pcm = Cow::Borrowed(&request.pcm[..]);
-        if pcm.len() < SHORTEST {
-            pcm.to_mut().resize(SHORTEST, 0.0);
-        }
-        let language = match request.language {
-            Some(language) => language,
-            None => self.detect(&pcm, &request.options.candidates, abort)?,
+        let window = Padded::of(&request.pcm);
+        let (language, certainty) = match request.language {
+            Some(language) => (language, None),
+            None => self.detect(&window, request, abort)?,
         };
         let prompt = self.prompt(request)?;
-        let mut best: Option<Attempt> = None;
+        let mut attempts: Vec<Attempt> = Vec::new();
         let mut temperature = request.options.temperature;
-        loop {
-            let attempt = self.attempt(&pcm, language, &prompt, temperature, request, abort)?;
-            let good = !attempt.doubtful();
-            if best.as_ref().is_none_or(|best| good || attempt.rank() > best.rank()) {
-                best = Some(attempt);
+        let mut effort = request.effort;
+        let best = loop {
+            let attempt = self.attempt(&window, language, &prompt, temperature, (request, effort), abort)?;
+            // What is written alike twice was said, also if it repeats itself.
+            let good = !attempt.doubtful() || attempts.iter().any(|other| other.says_the_same(&attempt));
+            // A context that is cut too short makes the model begin again, which it does not doubt.
+            let again = effort == Effort::Live && (attempt.repeats_its_end() || !good);
+            if again
+                && self.positions(window.pcm.len(), Effort::Full) > self.positions(window.pcm.len(), effort)
+            {
+                effort = Effort::Full;
+                attempts.push(attempt);
+                continue;
             }
             temperature += TEMPERATURE_STEP;
-            if good || request.effort == Effort::Draft || !self.config.fallback || temperature > 1.0 + 1e-3 {
-                break;
+            let last = request.effort == Effort::Draft || !self.config.fallback || temperature > 1.0 + 1e-3;
+            if good {
+                break Some(attempt);
             }
-        }
+            attempts.push(attempt);
+            if last {
+                break attempts
+                    .into_iter()
+                    .max_by(|a, b| a.rank().partial_cmp(&b.rank()).unwrap_or(Ordering::Equal));
+            }
+        };
         let least = self.config.least_confidence.unwrap_or(f32::NEG_INFINITY);
         let phrases =
             best.filter(|best| best.confidence >= least).map_or_else(Vec::new, |attempt| attempt.phrases);
-        Ok(Recognition { phrases, language: Some(language) })
+        Ok(Recognition { phrases, language: Some(language), certainty })
+    }
+}
+
+/// A window with the quiet around it that the model needs.
+struct Padded<'a> {
+    pcm: Cow<'a, [f32]>,
+    /// How much quiet stands in front.
+    lead: usize,
+    /// How long the window itself is.
+    length: usize,
+}
+
+impl<'a> Padded<'a> {
+    fn of(pcm: &'a [f32]) -> Self {
+        let length = pcm.len();
+        if length >= SNIPPET {
+            return Self { pcm: Cow::Borrowed(pcm), lead: 0, length };
+        }
+        let mut padded = vec![0.0; RUN_IN];
+        padded.extend_from_slice(pcm);
+        padded.resize(padded.len().max(SHORTEST), 0.0);
+        Self { pcm: Cow::Owned(padded), lead: RUN_IN, length }
     }
 }
 
@@ -91,8 +138,7 @@ struct Attempt {
     phrases: Vec<Phrase>,
     /// Mean log probability of the tokens.
     confidence: f32,
-    entropy: f32,
-    tokens: usize,
+    compression: f32,
     no_speech: f32,
 }
 
@@ -103,12 +149,30 @@ impl Attempt {
     }
 
     fn stuck(&self) -> bool {
-        self.tokens > 32 && self.entropy < ENTROPY_THRESHOLD
+        self.compression > COMPRESSION_THRESHOLD
     }
 
     /// Which of the doubtful ones is best. A stuck decoder is very sure of itself, so that comes first.
     fn rank(&self) -> (bool, f32) {
         (!self.stuck(), self.confidence)
+    }
+
+    fn says_the_same(&self, other: &Self) -> bool {
+        self.letters() == other.letters()
+    }
+
+    /// Its words without what is not heard of them.
+    fn letters(&self) -> Vec<String> {
+        let words = self.phrases.iter().flat_map(|phrase| &phrase.words);
+        let letters = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "");
+        words.map(|word| letters(&word.text)).collect()
+    }
+
+    /// Whether its last words, [`REPEATED`] or more, stand in it once before.
+    fn repeats_its_end(&self) -> bool {
+        let words = self.letters();
+        let Some(rest) = words.len().checked_sub(REPEATED) else { return false };
+        words[..rest].windows(REPEATED).any(|earlier| *earlier == words[rest..])
     }
 }
 
@@ -118,47 +182,48 @@ impl WhisperRecognizer {
         config: Arc<WhisperConfig>,
         languages: Vec<Language>,
     ) -> Result<Self, EngineError> {
-        let state = Some(context.create_state().map_err(failed)?);
-        Ok(Self { context, state, used: false, drawn: false, config, languages, parameters: Vec::new() })
+        let state = context.create_state().map_err(failed)?;
+        Ok(Self { context, state, config, languages, parameters: Vec::new() })
     }
 
-    /// The likeliest of the candidates, or of all languages the model knows.
+    /// The language of a window, and how sure that is: the likeliest of the candidates, or of all languages that the
+    /// model knows, unless the stream speaks another one and the evidence is weak. It costs one decoder step: the
+    /// engine keeps what it encoded for the decode that follows.
     fn detect(
         &mut self,
-        pcm: &[f32],
-        candidates: &[Language],
+        window: &Padded<'_>,
+        request: &Request,
         abort: &Abort,
-    ) -> Result<Language, EngineError> {
-        let candidates = if candidates.is_empty() { self.languages.clone() } else { candidates.to_vec() };
+    ) -> Result<(Language, Option<f32>), EngineError> {
+        let candidates = match &request.options.candidates[..] {
+            [] => self.languages.clone(),
+            some => some.to_vec(),
+        };
         if let [only] = candidates[..] {
-            return Ok(only);
+            return Ok((only, None));
         }
         if abort.is_set() {
             return Err(EngineError::Aborted);
         }
-        let threads = self.config.threads;
-        let state = self.state(self.used)?;
-        state.pcm_to_mel(pcm, threads).map_err(failed)?;
-        let (_, probabilities) = state.lang_detect(0, threads).map_err(failed)?;
-        let probability = |language: &Language| {
-            let id = whisper_rs::get_lang_id(language.code()).and_then(|id| usize::try_from(id).ok());
-            id.and_then(|id| probabilities.get(id)).copied().unwrap_or(0.0)
+        let mut parameters = self.parameters(Language::ENGLISH, Search::Beams(1));
+        parameters.set_detect_language(true);
+        parameters.set_audio_ctx(self.positions(window.pcm.len(), request.effort) as c_int);
+        self.state.full(parameters, &window.pcm).map_err(failed)?;
+        let logits = self.state.get_logits().map_err(failed)?;
+        let logit = |language: &Language| {
+            let id = whisper_rs::get_lang_id(language.code());
+            let token = id.and_then(|id| usize::try_from(self.context.token_lang(id)).ok());
+            token.and_then(|token| logits.get(token)).copied().unwrap_or(f32::NEG_INFINITY)
         };
-        let likeliest = candidates.iter().max_by(|a, b| probability(a).total_cmp(&probability(b)));
-        Ok(likeliest.copied().unwrap_or(Language::ENGLISH))
-    }
-
-    /// The state, made anew where the old one must not be used again. The old one goes first: with beams it is the
-    /// largest piece of memory a worker holds.
-    fn state(&mut self, fresh: bool) -> Result<&mut WhisperState, EngineError> {
-        if fresh || self.state.is_none() {
-            self.state = None;
-            (self.used, self.drawn) = (false, false);
-        }
-        match &mut self.state {
-            Some(state) => Ok(state),
-            none => Ok(none.insert(self.context.create_state().map_err(failed)?)),
-        }
+        let logits: Vec<f32> = candidates.iter().map(logit).collect();
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let all: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
+        let likeliest = logits.iter().position(|logit| *logit == highest).unwrap_or_default();
+        let (likeliest, certainty) = (candidates[likeliest], 1.0 / all);
+        let prior = request.prior.filter(|prior| candidates.contains(prior));
+        let stays =
+            |prior: &Language| *prior == likeliest || certainty < SWITCH || window.length < SWITCHABLE;
+        Ok((prior.filter(stays).unwrap_or(likeliest), Some(certainty)))
     }
 
     /// The prompt's last tokens, the terms to expect in front of it.
@@ -182,38 +247,35 @@ impl WhisperRecognizer {
 
     fn attempt(
         &mut self,
-        pcm: &[f32],
+        window: &Padded<'_>,
         language: Language,
         prompt: &[c_int],
         temperature: f32,
-        request: &Request,
+        (request, effort): (&Request, Effort),
         abort: &Abort,
     ) -> Result<Attempt, EngineError> {
-        let search = match request.effort {
+        let search = match effort {
             // Beams are for the first rung; above it the best of five samples is taken, as OpenAI does.
             _ if temperature > 0.0 => Search::Samples(self.config.best_of.clamp(1, 8) as c_int),
             Effort::Draft => Search::Beams(1),
-            Effort::Full => Search::Beams(self.config.beam_size.clamp(1, 8) as c_int),
+            Effort::Live | Effort::Full => Search::Beams(self.config.beam_size.clamp(1, 8) as c_int),
         };
         let mut parameters: FullParams<'_, '_> = self.parameters(language, search);
         parameters.set_temperature(temperature);
         parameters.set_translate(request.options.task == Task::Translate && self.context.is_multilingual());
-        parameters.set_audio_ctx(self.positions(pcm.len()) as c_int);
+        parameters.set_audio_ctx(self.positions(window.pcm.len(), effort) as c_int);
+        parameters.set_max_tokens((TOKENS + TOKENS_PER_SECOND * window.length / RATE as usize) as c_int);
         if !prompt.is_empty() {
             parameters.set_tokens(prompt);
         }
-        let fresh = self.drawn;
-        self.state(fresh)?;
-        self.used = true;
-        self.drawn = search != Search::Beams(1);
         let guard = Guard::new(abort, self.context.token_beg());
         guard.install(&mut parameters);
-        let result = self.state(false)?.full(parameters, pcm);
+        let result = self.state.full(parameters, &window.pcm);
         if abort.is_set() {
             return Err(EngineError::Aborted);
         }
         result.map_err(failed)?;
-        Ok(self.read(pcm.len(), request.offset, temperature))
+        Ok(self.read(window, request.offset, temperature))
     }
 
     /// The parameters that every window of a language shares.
@@ -237,7 +299,8 @@ impl WhisperRecognizer {
         parameters.set_temperature_inc(0.0);
         parameters.set_no_speech_thold(NO_SPEECH_THRESHOLD);
         parameters.set_logprob_thold(LOGPROB_THRESHOLD);
-        parameters.set_entropy_thold(ENTROPY_THRESHOLD);
+        // Judged here, by the compression ratio; the engine would drop the best beam for it.
+        parameters.set_entropy_thold(0.0);
         parameters.set_token_timestamps(self.config.alignment == Alignment::Estimate);
         parameters.set_print_special(false);
         parameters.set_print_progress(false);
@@ -247,56 +310,57 @@ impl WhisperRecognizer {
         parameters
     }
 
-    /// How many encoder positions a window of so many samples gets.
-    fn positions(&self, samples: usize) -> usize {
-        let all = usize::try_from(self.context.model_n_audio_ctx()).unwrap_or(1500);
+    /// How many encoder positions so many samples get.
+    fn positions(&self, samples: usize, effort: Effort) -> usize {
+        let all = usize::try_from(self.context.model_n_audio_ctx()).unwrap_or(1500) / KERNEL * KERNEL;
         // Word times need every frame of the window under a position, so one more than it fills.
         let needed = (samples * POSITIONS).div_ceil(RATE as usize) + 2;
-        match self.config.audio_ctx {
+        let positions = match self.config.audio_ctx {
             AudioContext::Full => all,
-            AudioContext::Auto { floor } => needed.max(floor).min(all),
-            AudioContext::Fixed(n) => needed.max(n).min(all),
-        }
+            AudioContext::Auto { whole: true, .. } if effort == Effort::Full => all,
+            AudioContext::Auto { floor, margin, .. } => (needed + margin).max(floor),
+            AudioContext::Fixed(n) => needed.max(n),
+        };
+        positions.next_multiple_of(KERNEL).min(all)
     }
 
     /// Reads the state's result.
-    fn read(&self, samples: usize, offset: Samples, temperature: f32) -> Attempt {
-        let end = samples as u64;
+    fn read(&self, window: &Padded<'_>, offset: Samples, temperature: f32) -> Attempt {
+        let (lead, end) = (window.lead as u64, window.length as u64);
         let mut heard: Vec<Heard> = Vec::new();
         let mut no_speech = 0.0;
-        for segment in self.state.iter().flat_map(WhisperState::as_iter) {
+        for segment in self.state.as_iter() {
             no_speech = segment.no_speech_probability();
             for n in 0..segment.n_tokens() {
                 let Some(token) = segment.get_token(n) else { continue };
                 let data = token.token_data();
                 let timestamp = data.id - self.context.token_beg();
                 if timestamp >= 0 {
-                    heard.push(Heard::Timestamp(u64::from(timestamp.unsigned_abs()) * 320));
+                    let at = u64::from(timestamp.unsigned_abs()) * 320;
+                    heard.push(Heard::Timestamp(at.saturating_sub(lead).min(end)));
                 } else if data.id < self.context.token_eot() {
                     let bytes = self.context.token_to_bytes(data.id).unwrap_or_default().to_vec();
-                    let at = |hundredths: i64| hundredths.max(0).unsigned_abs() * 160;
-                    let (start, stop) = if data.t_dtw >= 0 {
-                        (at(data.t_dtw), None)
-                    } else {
-                        (at(data.t0), Some(at(data.t1)))
+                    let at = |hundredths: i64| {
+                        let at = hundredths.max(0).unsigned_abs() * 160;
+                        Some(at.saturating_sub(lead).min(end))
                     };
+                    // What the engine calls a token's time is where the attention leaves it for the next one.
+                    let (start, stop) =
+                        if data.t_dtw >= 0 { (None, at(data.t_dtw)) } else { (at(data.t0), at(data.t1)) };
                     let token = Token { id: data.id.unsigned_abs(), bytes, logprob: data.plog };
-                    heard.push(Heard::Text {
-                        token,
-                        start: start.min(end),
-                        stop: stop.map(|at| at.min(end)),
-                    });
+                    heard.push(Heard::Text { token, start, stop });
                 }
             }
         }
         let logprobs: Vec<f32> = heard.iter().filter_map(Heard::logprob).collect();
         let confidence = logprobs.iter().sum::<f32>() / logprobs.len().max(1) as f32;
+        let loudness = Loudness::of(&window.pcm[window.lead..window.lead + window.length]);
+        let span = Span::new(offset, offset + Samples(end));
         Attempt {
             confidence,
-            entropy: entropy(&heard),
-            tokens: logprobs.len(),
+            compression: compression_ratio(&heard),
             no_speech,
-            phrases: phrases(heard, Span::new(offset, offset + Samples(end)), temperature, no_speech),
+            phrases: phrases(heard, &loudness, span, temperature, no_speech),
         }
     }
 }

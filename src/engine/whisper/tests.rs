@@ -15,8 +15,9 @@ fn config(weights: Vec<u8>) -> WhisperConfig {
         device: Device::Cpu,
         threads: 1,
         beam_size: 5,
-        audio_ctx: AudioContext::Auto { floor: 150 },
+        audio_ctx: AudioContext::Auto { floor: 150, margin: 0, whole: false },
         max_window: Samples::from_millis(12_000),
+        file_window: Samples::from_millis(10_000),
         alignment: Alignment::TopLayers(2),
         best_of: 5,
         fallback: false,
@@ -66,7 +67,14 @@ fn babble(seconds: f32) -> Arc<[f32]> {
 }
 
 fn request(pcm: Arc<[f32]>, language: Option<Language>, options: DecodeOptions) -> Request {
-    Request { pcm, offset: Samples(1000), effort: Effort::Full, language, options: Arc::new(options) }
+    Request {
+        pcm,
+        offset: Samples(1000),
+        effort: Effort::Full,
+        language,
+        prior: None,
+        options: Arc::new(options),
+    }
 }
 
 fn hear(recognizer: &mut dyn Recognizer, request: &Request) -> Recognition {

@@ -7,7 +7,7 @@ use crate::audio::FileOptions;
 use crate::engine::Abort;
 use crate::engine::pool::{PoolConfig, Workers};
 use crate::engine::script::{Script, ScriptConfig};
-use crate::session::{EndpointConfig, WindowConfig};
+use crate::session::EndpointConfig;
 use crate::vad::VadKind;
 
 const PLENTY: Duration = Duration::from_secs(30);
@@ -117,7 +117,7 @@ fn pipeline() -> PipelineConfig {
     PipelineConfig {
         vad: VadKind::Energy,
         endpoint: EndpointConfig::default(),
-        window: WindowConfig::with_max(Samples::from_millis(10_000)),
+        file_window: None,
         file_windows: 2,
         file: FileOptions::default(),
     }
@@ -348,6 +348,7 @@ async fn a_model_that_is_loaded_hears() {
         offset: Samples(0),
         effort: crate::engine::Effort::Full,
         language: None,
+        prior: None,
         options: Arc::default(),
     };
     let alone = Script::named("b30", ScriptConfig::default());

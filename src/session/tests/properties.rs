@@ -87,6 +87,58 @@ proptest! {
         }
     }
 
+    /// The same where several utterances share a window and long silences are left out of it.
+    #[test]
+    fn nothing_is_lost_or_doubled_where_utterances_share_a_window(
+        words in words(60..600),
+        pauses in prop::collection::vec((0usize..160, 1500u64..12_000), 0..6),
+        seconds in 8u64..30,
+        chunks in prop::collection::vec(1usize..40_000, 1..20),
+        seed: u64,
+    ) {
+        let mut words = words;
+        for (at, pause) in pauses {
+            if let Some(word) = words.get_mut(at) {
+                // Whoever stands alone after a long silence is long enough to be heard.
+                *word = (pause, word.1.max(250));
+            }
+            if let Some(word) = at.checked_sub(1).and_then(|before| words.get_mut(before)) {
+                word.1 = word.1.max(250);
+            }
+        }
+        let world = World::new(words, 4000);
+        let window = WindowConfig {
+            max: Samples::from_millis(seconds * 1000),
+            pack: Some(PackConfig::default()),
+            ..WindowConfig::default()
+        };
+        let config = |in_flight| SessionConfig { window: window.clone(), ..config(in_flight) };
+        let whole = world.run(config(1), &[usize::MAX], Behaviour::default());
+        whole.check(&world, &config(1));
+        prop_assert_eq!(whole.text(), world.text());
+        for segment in whole.segments() {
+            for word in &segment.words {
+                let said = world.words.iter().find(|said| said.text == word.text).expect("was said");
+                prop_assert_eq!(said.span, word.span, "{} was put elsewhere", word.text);
+            }
+        }
+        let mut state = seed;
+        let next = move |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        let behaviour = Behaviour { next: Box::new(next), ..Behaviour::default() };
+        let pieces = world.run(config(3), &chunks, behaviour);
+        pieces.check(&world, &config(3));
+        let finals = |outcome: &Outcome| outcome.segments().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(finals(&whole), finals(&pieces));
+        prop_assert_eq!(whole.account, pieces.account);
+        let fails = move |n: u64| (n ^ seed).is_multiple_of(2);
+        let failed =
+            world.run(config(2), &[4096], Behaviour { fails: Box::new(fails), ..Behaviour::default() });
+        failed.check(&world, &config(2));
+    }
+
     /// Flushing at any moment loses nothing but may cut a word in two.
     #[test]
     fn a_flush_at_any_moment_keeps_the_account(words in words(60..600), at in 0usize..400_000) {

@@ -28,8 +28,9 @@ fn request(offset: u64) -> Request {
     Request {
         pcm: vec![0.5; 16_000].into(),
         offset: Samples(offset),
-        effort: Effort::Full,
+        effort: Effort::Live,
         language: None,
+        prior: None,
         options: Arc::new(DecodeOptions::default()),
     }
 }
