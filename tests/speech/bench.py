@@ -400,7 +400,10 @@ def yardstick_weights(options) -> Path:
     if options.yardstick is None:
         raise Failed("faster-whisper is installed by tests/speech/run: call that, or `./dev bench speech`")
     if options.weights is None:
-        raise Failed("--against wants the same weights as a CTranslate2 folder: --weights FOLDER")
+        fetch, name = ROOT / "models" / "fetch", options.model or "unnamed"
+        options.weights = options.work / "weights" / name
+        if "/" in name or subprocess.run([fetch, name, "--folder", options.weights]).returncode:
+            raise Failed("--against wants --model base or tiny.en, or the same weights as a folder: --weights FOLDER")
     for name in ("model.bin", "config.json"):
         if not (options.weights / name).is_file():
             raise Failed(f"{options.weights} is no CTranslate2 folder: it has no {name}")
