@@ -520,53 +520,57 @@ def spread(values: list[float]) -> dict | None:
 
 
 def table(lines: list[dict], against: str | None = None) -> str:
-    """The lines as text. Rates are per cent, costs are CPU seconds per second of audio, latencies are seconds."""
+    """The lines as text: a table for each way of transcribing, and one that compares them.
+
+    Rates are per cent, costs are CPU seconds per second of audio, latencies are seconds: median and what nine in ten
+    stay within.
+    """
+    names = {"file": "uploads", "live": "live streams", "other": against or "other"}
     kinds = [short for short in KINDS.values() if any(short in one for one in lines)]
-    heads = ["set", "clips", "seconds"]
+    first = [[one["name"], str(one["recordings"]), f"{one['seconds']:.0f}"] for one in lines]
+    parts = []
     for short in kinds:
-        name = against if short == "other" else short
-        heads += [f"{name} errors", "%", "false text", "runaway", "CPU/s"]
-        if short == "live":
-            heads += ["to first", "to final"]
-    if {"file", "live"} <= set(kinds):
-        heads.append("live-file")
-    if "other" in kinds:
-        heads += [f"{short}-{against}" for short in kinds if short != "other"]
-        heads += [f"CPU {short}/{against}" for short in kinds if short != "other"]
-    body = [[cell for cell in cells(one, kinds)] for one in lines]
-    widths = [max(len(row[column]) for row in [heads, *body]) for column in range(len(heads))]
+        heads = [names[short], "clips", "seconds", "errors", "%", "false text", "runaway", "CPU/s"]
+        heads += ["to first text", "to final"] if short == "live" else []
+        parts.append(aligned(heads, [row + cells(one.get(short), short) for row, one in zip(first, lines)]))
+    pairs = [pair for pair in (("live", "file"), ("file", "other"), ("live", "other")) if set(pair) <= set(kinds)]
+    if pairs:
+        heads = ["compared"]
+        for one, other in pairs:
+            heads += [f"{names[one]} - {names[other]}, points", "CPU ratio"]
+        rows = []
+        for at in lines:
+            row = [at["name"]]
+            for one, other in pairs:
+                row += [difference(at.get(one), at.get(other)), ratio(at.get(one), at.get(other))]
+            rows.append(row)
+        parts.append(aligned(heads, rows))
+    return "\n\n".join(parts)
+
+
+def aligned(heads: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     text = []
-    for row in [heads, *body]:
-        first, *rest = zip(row, widths)
-        text.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]).rstrip())
+    for first, *rest in [heads, *rows]:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:])]
+        text.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
     return "\n".join(text)
 
 
-def cells(one: dict, kinds: list[str]) -> list[str]:
-    row = [one["name"], str(one["recordings"]), f"{one['seconds']:.0f}"]
-    results = {short: one.get(short) for short in kinds}
-    for short, result in results.items():
-        if result is None:
-            row += ["-"] * (7 if short == "live" else 5)
-            continue
-        row += [
-            f"{result['errors']}/{result['units']}" if result["rate"] is not None else "-",
-            number(result["rate"], 2),
-            f"{result['false_text']}/{result['without_speech']} ({result['false_words']})"
-            if result["without_speech"] else "-",
-            str(result["runaways"]),
-            number(result["cpu"], 3),
-        ]  # fmt: skip
-        if short == "live":
-            for late in ("to_first", "to_final"):
-                found = result.get(late)
-                row.append(f"{found['median']:.2f} {found['ninety']:.2f}" if found else "-")
-    if {"file", "live"} <= set(kinds):
-        row.append(difference(results["live"], results["file"]))
-    if "other" in kinds:
-        ours = [results[short] for short in kinds if short != "other"]
-        row += [difference(result, results["other"]) for result in ours]
-        row += [ratio(result, results["other"]) for result in ours]
+def cells(result: dict | None, short: str) -> list[str]:
+    if result is None:
+        return ["-"] * (7 if short == "live" else 5)
+    row = [
+        f"{result['errors']}/{result['units']}" if result["rate"] is not None else "-",
+        number(result["rate"], 2),
+        f"{result['false_text']}/{result['without_speech']} ({result['false_words']} words)"
+        if result["without_speech"] else "-",
+        str(result["runaways"]),
+        number(result["cpu"], 3),
+    ]  # fmt: skip
+    for late in ("to_first", "to_final") if short == "live" else ():
+        found = result.get(late)
+        row.append(f"{found['median']:.2f} {found['ninety']:.2f}" if found else "-")
     return row
 
 

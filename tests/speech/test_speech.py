@@ -143,8 +143,11 @@ class Reports(unittest.TestCase):
         self.assertEqual((noise["rate"], noise["false_text"], noise["false_words"]), (None, 1, 3))
         # Text where nobody speaks is told by itself, not as wrong words.
         self.assertEqual(lines["everything"]["file"]["rate"], 10.0)
-        shown = bench.table(list(lines.values()), "faster-whisper").splitlines()
-        self.assertEqual(shown[1].split()[-2:], ["+10.00", "2.00"])
+        files, other, compared = bench.table(list(lines.values()), "faster-whisper").split("\n\n")
+        self.assertEqual(files.splitlines()[1].split()[1:], ["2", "2", "1/10", "10.00", "-", "0", "1.000"])
+        self.assertIn("1/1 (3 words)", files.splitlines()[2])
+        self.assertEqual(other.split()[0], "faster-whisper")
+        self.assertEqual(compared.splitlines()[1].split(), ["x", "+10.00", "2.00"])
 
     def test_words_and_characters_are_not_added_up(self):
         rows = [
