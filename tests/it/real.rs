@@ -26,6 +26,7 @@ const MISHEARD: &str = "sentence-05-rms.flac";
 /// The server with the real model, or nothing where there is no such model. It is never stopped.
 fn house() -> Option<&'static TestHouse> {
     static HOUSE: OnceLock<Option<TestHouse>> = OnceLock::new();
+    #[expect(clippy::disallowed_methods, reason = "a setting of these tests, not of the server")]
     let start = || {
         let Some(file) = std::env::var_os(MODEL).filter(|name| !name.is_empty()).map(PathBuf::from) else {
             // Not by a macro: the tests pass, and what passing tests print is not shown.
