@@ -133,7 +133,7 @@ mod whisper {
             let mut wanted = vec![default.name.clone()];
             let mut pinned = BTreeMap::from([(default.name.clone(), default)]);
             for name in &config.preload {
-                let resolved = resolve(choice, &name.parse()?)?;
+                let resolved = resolve(choice, &Spec::named(name, &choice.hub)?)?;
                 wanted.push(resolved.name.clone());
                 // Two files of one name cannot both be asked for: the one of --model is meant.
                 pinned.entry(resolved.name.clone()).or_insert(resolved);
@@ -154,7 +154,7 @@ mod whisper {
 
         /// What a request means that does not mean one of the operator's models, if it may have it.
         fn on_request(&self, asked: &str) -> Option<Spec> {
-            let spec = Spec::of_request(asked)?;
+            let spec = Spec::of_request(asked, self.hub())?;
             let allowed = match self.on_request {
                 OnRequest::None => false,
                 OnRequest::Local => spec.is_here(self.hub()),
@@ -165,7 +165,7 @@ mod whisper {
 
         fn pinned(&self, asked: &str) -> Option<&str> {
             let names = self.pinned.keys().map(String::as_str);
-            let spec = Spec::of_request(asked).and_then(|spec| spec.name());
+            let spec = Spec::of_request(asked, self.hub()).and_then(|spec| spec.name());
             let is = |name: &str| name.eq_ignore_ascii_case(asked.trim()) || spec.as_deref() == Some(name);
             names.into_iter().find(|name| is(name))
         }
@@ -192,6 +192,17 @@ mod whisper {
             own.or_else(|| request_name_known(asked, &self.default).then(|| self.default.clone()))
         }
 
+        fn absent(&self, asked: &str) -> Option<(String, String)> {
+            let spec = Spec::of_request(asked, self.hub())?;
+            let name = spec.name()?;
+            let advice = if spec.is_here(self.hub()) {
+                "requests may not bring it into memory (--models-on-request)".to_owned()
+            } else {
+                format!("`whisperwire models pull {name}` brings it here")
+            };
+            Some((name, advice))
+        }
+
         fn list(&self) -> Vec<String> {
             let here = match self.on_request {
                 OnRequest::None => Vec::new(),
@@ -201,7 +212,7 @@ mod whisper {
         }
 
         fn describe(&self, name: &str) -> Option<EngineTraits> {
-            let preset = match (self.pinned.get(name), Spec::of_request(name)) {
+            let preset = match (self.pinned.get(name), Spec::of_request(name, self.hub())) {
                 (Some(pinned), _) => pinned.preset.clone(),
                 (None, Some(Spec::Catalogue(entry))) => entry.preset.clone(),
                 // Files that the catalogue does not know say themselves what they are.

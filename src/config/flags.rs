@@ -18,7 +18,7 @@ use super::{
     TranscribeConfig, WhisperChoice,
 };
 use crate::audio::{Ffmpeg, FileOptions, Limits};
-use crate::engine::models::{HubConfig, ModelsCommand, default_cache_dir};
+use crate::engine::models::{HubConfig, ModelsCommand, Spec, default_cache_dir};
 use crate::engine::pool::PoolConfig;
 use crate::engine::script::ScriptConfig;
 use crate::http::{HttpConfig, Tls};
@@ -166,7 +166,7 @@ struct EngineFlags {
     /// Which engine listens; `script` writes down a fixed script wherever it is loud, for tests
     #[arg(long, env = "WHISPERWIRE_ENGINE", value_enum, default_value_t = EngineName::DEFAULT)]
     engine: EngineName,
-    /// A name of `whisperwire models list`, a path, owner/repo:file on the hub, `bundled`, or `auto`
+    /// A name of `whisperwire models list`, a path, owner/repo or owner/repo:file on the hub, `bundled`, or `auto`
     #[arg(long, env = "WHISPERWIRE_MODEL", default_value = "auto")]
     model: String,
     /// Where to run: auto, cpu or gpu:N
@@ -407,14 +407,16 @@ impl EngineFlags {
         let (workers, threads) = share_cores(cores, self.workers, self.threads);
         let streams = self.max_streams.map(|streams| streams.max(1));
         let pool = PoolConfig { workers, slots: self.slots.max(1), streams, patience: 8 };
+        let hub = hub.clone().config();
         let choice = match self.engine {
             EngineName::Script => EngineChoice::Script(ScriptConfig {
                 delay: Duration::from_millis(self.script_delay_ms),
                 ..ScriptConfig::default()
             }),
             EngineName::Whisper => EngineChoice::Whisper(Box::new(WhisperChoice {
-                model: self.model.parse().map_err(|error| ConfigError::Bad(format!("--model: {error}")))?,
-                hub: hub.clone().config(),
+                model: Spec::named(&self.model, &hub)
+                    .map_err(|error| ConfigError::Bad(format!("--model: {error}")))?,
+                hub,
                 device: self.device,
                 threads,
                 beam_size: self.beam_size,

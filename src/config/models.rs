@@ -83,8 +83,8 @@ impl ShelfFlags {
                 EngineChoice::Script(_) => {
                     return Err(ConfigError::Bad(format!("--preload: the script has no model {name:?}")));
                 }
-                EngineChoice::Whisper(_) => {
-                    let spec = name.parse::<Spec>();
+                EngineChoice::Whisper(choice) => {
+                    let spec = Spec::named(name, &choice.hub);
                     spec.map_err(|error| ConfigError::Bad(format!("--preload: {error}")))?;
                 }
             }

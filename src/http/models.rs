@@ -13,7 +13,7 @@ use whisperwire_protocol::openai::{Model, ModelDeleted, ModelDetails, ModelList,
 
 use super::House;
 use super::error::{ApiError, sentence};
-use crate::engine::models::{ModelError, REQUEST_ALIASES, is_loaded, remove};
+use crate::engine::models::{ModelError, REQUEST_ALIASES, remove};
 use crate::pipeline::{ModelState, ShelfError, Shelved, Transcriber};
 
 impl House {
@@ -86,8 +86,7 @@ pub(super) async fn delete(
     let of_model = |code, message: String| ApiError::new(code, message).of("model");
     let Query(Deletion { file }) = query
         .map_err(|_| ApiError::new(ErrorCode::InvalidRequest, "file must be true or false.").of("file"))?;
-    let default = house.shelf.default_name();
-    let found = house.shelf.find(&id).ok().filter(|name| name != default || is_loaded(&id, default));
+    let found = house.shelf.find(&id).ok();
     if let Some(name) = &found {
         if file && house.shelf.is_pinned(name) {
             let message = format!("The model {id:?} is one that this server was started with: {name}.");
@@ -168,7 +167,7 @@ impl From<ShelfError> for ApiError {
     fn from(error: ShelfError) -> Self {
         let message = sentence(&error.to_string());
         match error {
-            ShelfError::Unknown { .. } | ShelfError::TooLarge { .. } => {
+            ShelfError::Unknown { .. } | ShelfError::Absent { .. } | ShelfError::TooLarge { .. } => {
                 Self::new(ErrorCode::ModelNotFound, message)
             }
             ShelfError::NoRoom { retry_after, .. } => {
@@ -197,6 +196,7 @@ mod tests {
         let why = "a file of this machine is broken".to_owned();
         for (error, status, retry) in [
             (ShelfError::Unknown { asked: name(), default: name() }, 404, None),
+            (ShelfError::Absent { name: name(), advice: "pull it".into(), default: name() }, 404, None),
             (ShelfError::TooLarge { name: name(), bytes: 2, limit: 1 }, 404, None),
             (ShelfError::NoRoom { name: name(), retry_after: 7 }, 503, Some("7")),
             (ShelfError::Loading { name: name(), retry_after: 8 }, 503, Some("8")),

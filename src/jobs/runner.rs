@@ -179,7 +179,11 @@ impl Running {
                 Err(ShelfError::Unknown { .. }) if asked != self.shelf.default_name() => {
                     asked = self.shelf.default_name();
                 }
-                Err(error @ (ShelfError::Unknown { .. } | ShelfError::TooLarge { .. })) => {
+                Err(
+                    error @ (ShelfError::Unknown { .. }
+                    | ShelfError::Absent { .. }
+                    | ShelfError::TooLarge { .. }),
+                ) => {
                     return Err(failed(
                         ErrorCode::ModelNotFound,
                         format!("The job cannot be done: {error}."),

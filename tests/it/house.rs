@@ -45,6 +45,13 @@ impl TestHouse {
         )
     }
 
+    /// A server with the model in this file.
+    #[cfg(feature = "whisper")]
+    pub(crate) fn with_model(file: &Path, flags: &[&str]) -> Self {
+        let file = file.to_str().expect("a plain path");
+        Self::start_with(&["--engine", "whisper", "--model", file, "--offline", "--device", "cpu"], flags)
+    }
+
     fn start_with(engine: &[&str], flags: &[&str]) -> Self {
         let spool = tempfile::tempdir().expect("a folder for uploads");
         let folder = spool.path().to_str().expect("a plain path");

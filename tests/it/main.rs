@@ -34,6 +34,8 @@ mod containers;
 #[cfg(feature = "whisper")]
 mod model;
 #[cfg(feature = "whisper")]
+mod real;
+#[cfg(feature = "whisper")]
 mod recordings;
 #[cfg(feature = "whisper")]
 mod silence;

@@ -2,7 +2,8 @@
 //!
 //! The order of the file is an order of preference, lightest first and best last.
 
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 
@@ -77,9 +78,21 @@ impl Preset {
     }
 }
 
-/// Whose alignment heads to use. One for each shape OpenAI published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// An attention head of the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its layer, from 0.
+    pub layer: u32,
+    /// Its place in the layer, from 0.
+    pub head: u32,
+}
+
+/// Whose alignment heads to use: one for each shape OpenAI published, or those that a model brings itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub enum AlignmentHeads {
+    /// These, which the model has.
+    #[serde(skip)]
+    Listed(Arc<[Head]>),
     /// `tiny.en`
     #[serde(rename = "tiny.en")]
     TinyEn,
@@ -123,10 +136,18 @@ pub fn entries() -> &'static [Entry] {
     &CATALOGUE.entries
 }
 
-/// A model by its name or an alias, upper and lower case alike.
+/// A model by its name, an alias, or the name of a repository in which its publisher or a well-known converter keeps
+/// it; upper and lower case alike.
 pub fn find(name: &str) -> Option<&'static Entry> {
-    let is = |known: &str| known.eq_ignore_ascii_case(name);
-    entries().iter().find(|entry| is(&entry.name) || entry.aliases.iter().any(|alias| is(alias)))
+    let named = |name: &str| {
+        let is = |known: &str| known.eq_ignore_ascii_case(name);
+        entries().iter().find(|entry| is(&entry.name) || entry.aliases.iter().any(|alias| is(alias)))
+    };
+    let lower = name.to_ascii_lowercase();
+    let repositories = &CATALOGUE.repositories;
+    named(name)
+        .or_else(|| repositories.names.get(&lower).and_then(|name| named(name)))
+        .or_else(|| repositories.prefixes.iter().find_map(|prefix| named(lower.strip_prefix(prefix)?)))
 }
 
 /// The model that is this file on the hub.
@@ -152,6 +173,7 @@ struct Catalogue {
     openai: Decoding,
     bundled: Preset,
     bundled_size: u64,
+    repositories: Repositories,
 }
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
@@ -166,8 +188,19 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
 struct Written {
     preset: Presets,
     bundled: WrittenBundled,
-    aliases: std::collections::BTreeMap<String, String>,
+    aliases: BTreeMap<String, String>,
+    repositories: Repositories,
     family: Vec<Family>,
+}
+
+/// What repositories call the models; all in lower case.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Repositories {
+    /// What may stand before a name.
+    prefixes: Vec<String>,
+    /// Repositories whose names are none with a prefix, or mean another model.
+    names: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -253,14 +286,24 @@ impl From<Written> for Catalogue {
                     size: model.size,
                     sha256: model.sha256,
                     cpu: family.cpu,
-                    preset: written.preset.openai.preset(family.languages, family.translates, family.heads),
+                    preset: written.preset.openai.preset(
+                        family.languages,
+                        family.translates,
+                        family.heads.clone(),
+                    ),
                     name: model.name,
                 });
             }
         }
         let bundled =
             written.preset.bundled.preset(written.bundled.languages, written.bundled.translates, None);
-        Self { entries, openai: written.preset.openai, bundled, bundled_size: written.bundled.size }
+        Self {
+            entries,
+            openai: written.preset.openai,
+            bundled,
+            bundled_size: written.bundled.size,
+            repositories: written.repositories,
+        }
     }
 }
 

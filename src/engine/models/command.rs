@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::download::Lock;
-use super::hub::Source;
+use super::import::{WORKSHOP, unfinished};
+use super::local::name_of;
 use super::{
-    BUNDLED_NAME, Device, Entry, HubConfig, ModelError, Progress, Spec, auto_download, by_preference,
-    catalogue, entries, inspect,
+    BUNDLED_NAME, Device, Entry, HubConfig, Import, ModelError, Numbers, Progress, Record, Spec,
+    auto_download, bring, by_preference, catalogue, entries, import, inspect,
 };
 
 /// What to do with the models on this machine.
@@ -18,19 +19,32 @@ use super::{
 pub enum ModelsCommand {
     /// Shows the models with names, and which of them are here
     List,
-    /// Downloads a model, or finishes an earlier download
+    /// Downloads a model, or finishes an earlier download; one in another form is imported
     Pull {
-        /// A name from the list, or owner/repo:file on the hub
+        /// A name from the list, owner/repo on the hub, or owner/repo:file there
         name: String,
     },
-    /// Deletes a downloaded model
+    /// Makes a model of weights in another form: a folder of Hugging Face or CTranslate2, or a ggml file
+    Import {
+        /// The folder, or a file in it
+        source: PathBuf,
+        /// What to call the model; by default as its folder or file is called. A name from the list makes it that
+        /// model
+        #[arg(long)]
+        name: Option<String>,
+        /// How to write the weights; by default as the name says, else in f16, or as they are in a ggml file
+        #[arg(long, value_enum)]
+        quantize: Option<Numbers>,
+    },
+    /// Deletes a downloaded or imported model
+    #[command(visible_alias = "remove")]
     Rm {
-        /// A name from the list, or owner/repo:file on the hub
+        /// A name from the list, owner/repo or owner/repo:file
         name: String,
     },
-    /// Prints where a downloaded model is
+    /// Prints where a downloaded or imported model is
     Path {
-        /// A name from the list, or owner/repo:file on the hub
+        /// A name from the list, owner/repo or owner/repo:file
         name: String,
     },
 }
@@ -40,11 +54,13 @@ pub fn run(command: ModelsCommand, hub: &HubConfig, out: &mut impl Write) -> Res
     match command {
         ModelsCommand::List => list(hub, out),
         ModelsCommand::Pull { name } => {
-            let spec = Named::read(&name)?;
-            let path = hub
-                .cached(&spec.source())
-                .map_or_else(|| hub.fetch(&spec.source(), &mut Bar::default()), Ok)?;
+            let (path, _) = bring(&named(&name, hub)?, hub, &mut Bar::default())?;
             inspect(&path)?;
+            say(out, format_args!("{}", path.display()))
+        }
+        ModelsCommand::Import { source, name, quantize } => {
+            let order = Import { source, name, numbers: quantize };
+            let path = import(&order, hub, &mut Bar::importing())?;
             say(out, format_args!("{}", path.display()))
         }
         ModelsCommand::Rm { name } => match remove(&name, hub)? {
@@ -52,10 +68,12 @@ pub fn run(command: ModelsCommand, hub: &HubConfig, out: &mut impl Write) -> Res
             Removed::Part(name) => say(out, format_args!("removed the unfinished download of {name}")),
         },
         ModelsCommand::Path { name } => {
-            let spec = Named::read(&name)?;
-            let path = hub.cached(&spec.source());
-            let missing = || ModelError::NotCached { name: spec.name(), path: hub.target(&spec.source()) };
-            say(out, format_args!("{}", path.ok_or_else(missing)?.display()))
+            let spec = named(&name, hub)?;
+            let path = spec.place(hub).ok_or(ModelError::NotOneModel)?;
+            if !path.is_file() {
+                return Err(ModelError::NotCached { name: spec.name().unwrap_or(name), path });
+            }
+            say(out, format_args!("{}", path.display()))
         }
     }
 }
@@ -80,19 +98,37 @@ fn list(hub: &HubConfig, out: &mut impl Write) -> Result<(), ModelError> {
             "English".to_owned()
         };
         let cached = if hub.cached(&entry.source()).is_some() { "yes" } else { "" };
-        let notes = notes(entry, &cpu, &gpu).join(", ");
-        let line =
-            format!("{:width$} {:>8}  {languages:9}  {cached:6}  {notes}", entry.name, megabytes(entry.size));
+        let mut notes = notes(entry, &cpu, &gpu);
+        let path = hub.cached(&entry.source());
+        notes.extend(path.as_deref().and_then(came_from));
+        let size = path.map_or(entry.size, |path| length(&path));
+        let (size, notes) = (megabytes(size), notes.join(", "));
+        let line = format!("{:width$} {size:>8}  {languages:9}  {cached:6}  {notes}", entry.name);
         say(out, format_args!("{}", line.trim_end()))?;
     }
     for (path, name) in others(&hub.cache_dir) {
-        let size = fs::metadata(&path).map_or(0, |data| data.len());
-        say(out, format_args!("{name:width$} {:>8}  {:9}  yes", megabytes(size), "?"))?;
+        let size = megabytes(length(&path));
+        let (languages, note) = match inspect(&path) {
+            Ok(header) if header.multilingual() => (header.languages().to_string(), came_from(&path)),
+            Ok(_) => ("English".to_owned(), came_from(&path)),
+            Err(_) => ("?".to_owned(), Some("cannot be used".to_owned())),
+        };
+        let line = format!("{name:width$} {size:>8}  {languages:9}  yes     {}", note.unwrap_or_default());
+        say(out, format_args!("{}", line.trim_end()))?;
     }
     say(
         out,
         format_args!("\nThe models are in {}; their licence is {}.", hub.cache_dir.display(), super::LICENSE),
     )
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |data| data.len())
+}
+
+/// What an imported model was made of.
+fn came_from(path: &Path) -> Option<String> {
+    Record::of(path).map(|record| format!("imported from {}, {}", record.form, record.numbers))
 }
 
 fn notes(entry: &Entry, cpu: &str, gpu: &str) -> Vec<String> {
@@ -112,7 +148,8 @@ fn notes(entry: &Entry, cpu: &str, gpu: &str) -> Vec<String> {
     notes
 }
 
-/// Files of the hub that the catalogue does not know, by their paths and addresses: they lie two folders down.
+/// Models in the folder that the catalogue does not know, by their paths and names: those with a plain name lie in
+/// it, those of the hub two folders down.
 pub(super) fn others(cache: &Path) -> Vec<(PathBuf, String)> {
     let within = |folder: &Path| -> Vec<PathBuf> {
         let mut found: Vec<_> =
@@ -120,19 +157,20 @@ pub(super) fn others(cache: &Path) -> Vec<(PathBuf, String)> {
         found.sort();
         found
     };
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut found = Vec::new();
+    let last = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_model = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "bin") && path.is_file();
+    let mut files: Vec<PathBuf> = within(cache).into_iter().filter(is_model).collect();
     for owner in within(cache).iter().filter(|path| path.is_dir()) {
         for repo in within(owner).iter().filter(|path| path.is_dir()) {
-            let files = within(repo)
-                .into_iter()
-                .filter(|path| path.extension().is_some_and(|ending| ending == "bin"));
-            found.extend(
-                files.map(|file| (file.clone(), format!("{}/{}:{}", name(owner), name(repo), name(&file)))),
-            );
+            files.extend(within(repo).into_iter().filter(is_model));
         }
     }
-    found
+    let named = files.into_iter().filter_map(|path| {
+        let parts: Vec<String> =
+            path.strip_prefix(cache).ok()?.iter().map(|part| last(Path::new(part))).collect();
+        Some((path, name_of(&parts)?))
+    });
+    named.collect()
 }
 
 /// What was removed.
@@ -144,57 +182,41 @@ pub enum Removed {
     Part(String),
 }
 
-/// Deletes a downloaded model, or what has come of it: a name from the list, or owner/repo:file on the hub. Files of
-/// a person's own are not touched, whatever they are called.
+/// Deletes a downloaded or imported model, or what has come of it. Files of a person's own are not touched, whatever
+/// they are called.
 pub fn remove(name: &str, hub: &HubConfig) -> Result<Removed, ModelError> {
-    let spec = Named::read(name)?;
-    let target = hub.target(&spec.source());
+    let spec = named(name, hub)?;
+    let target = spec.place(hub).ok_or(ModelError::NotOneModel)?;
+    let name = spec.name().unwrap_or_else(|| name.to_owned());
     // Without its folder the model cannot be here, and looking should not make one.
-    let missing = || ModelError::NothingToRemove(spec.name());
+    let missing = || ModelError::NothingToRemove(name.clone());
     if !target.parent().is_some_and(Path::is_dir) {
         return Err(missing());
     }
-    let lock = Lock::try_now(&target)?.ok_or_else(|| ModelError::Busy(spec.name()))?;
-    let part = lock.remove_part();
+    let lock = Lock::try_now(&target)?.ok_or_else(|| ModelError::Busy(name.clone()))?;
+    let mut part = lock.remove_part() | fs::remove_file(unfinished(&target)).is_ok();
+    if matches!(spec, Spec::Repo(_)) {
+        part |= fs::remove_dir_all(target.with_file_name(WORKSHOP)).is_ok();
+    }
     if target.is_file() {
         fs::remove_file(&target).map_err(ModelError::io(&target))?;
+        // There is one of imported models alone.
+        drop(fs::remove_file(Record::place(&target)));
         Ok(Removed::File(target))
     } else if part {
-        Ok(Removed::Part(spec.name()))
+        Ok(Removed::Part(name))
     } else {
         Err(missing())
     }
 }
 
-/// A model that has a place in the cache.
-enum Named {
-    Catalogue(&'static Entry),
-    Hub { repo: String, file: String },
-}
-
-impl Named {
-    fn read(name: &str) -> Result<Self, ModelError> {
-        match name.parse()? {
-            Spec::Catalogue(entry) => Ok(Self::Catalogue(entry)),
-            Spec::Hub { repo, file } => Ok(Self::Hub { repo, file }),
-            Spec::Bundled => Err(ModelError::NoFileOfItsOwn),
-            Spec::Auto => Err(ModelError::NotOneModel),
-            Spec::Path(_) => Err(ModelError::Unknown(name.to_owned())),
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Catalogue(entry) => entry.name.clone(),
-            Self::Hub { repo, file } => format!("{repo}:{file}"),
-        }
-    }
-
-    fn source(&self) -> Source<'_> {
-        match self {
-            Self::Catalogue(entry) => entry.source(),
-            Self::Hub { repo, file } => Source { repo, file, sha256: None },
-        }
+/// A model that has a place in the models folder.
+fn named(name: &str, hub: &HubConfig) -> Result<Spec, ModelError> {
+    match Spec::named(name, hub)? {
+        Spec::Bundled => Err(ModelError::NoFileOfItsOwn),
+        Spec::Auto => Err(ModelError::NotOneModel),
+        Spec::Path(_) => Err(ModelError::Unknown(name.to_owned())),
+        spec => Ok(spec.as_it_is_here(hub)),
     }
 }
 
@@ -214,6 +236,17 @@ fn megabytes(bytes: u64) -> String {
 pub struct Bar {
     shown: Option<ProgressBar>,
     started: bool,
+    imports: bool,
+}
+
+impl Bar {
+    fn importing() -> Self {
+        Self { shown: None, started: false, imports: true }
+    }
+
+    fn verb(&self) -> &'static str {
+        if self.imports { "import" } else { "download" }
+    }
 }
 
 impl Progress for Bar {
@@ -234,7 +267,7 @@ impl Progress for Bar {
                 self.shown = Some(bar);
             } else {
                 let size = total.map_or_else(|| "of unknown size".to_owned(), megabytes);
-                eprintln!("downloading {name}, {size}");
+                eprintln!("{}ing {name}, {size}", self.verb());
             }
         }
         if let Some(bar) = &self.shown {
@@ -245,7 +278,7 @@ impl Progress for Bar {
     fn finished(&mut self, name: &str) {
         match self.shown.take() {
             Some(bar) => bar.finish(),
-            None => eprintln!("downloaded {name}"),
+            None => eprintln!("{}ed {name}", self.verb()),
         }
         self.started = false;
     }

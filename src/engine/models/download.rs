@@ -8,7 +8,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use ureq::http::header::CONTENT_LENGTH;
@@ -28,7 +27,19 @@ impl HubConfig {
         source: &Source<'_>,
         progress: &mut dyn Progress,
     ) -> Result<PathBuf, ModelError> {
-        let (name, target) = (source.name(), self.target(source));
+        let target = self.target(source);
+        self.fetch_to(source, &target, &|path| inspect(path).map(drop), progress)
+    }
+
+    /// Downloads a file to a place. It gets its name if `check` finds nothing wrong with it.
+    pub(super) fn fetch_to(
+        &self,
+        source: &Source<'_>,
+        target: &Path,
+        check: Check<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<PathBuf, ModelError> {
+        let (name, target) = (source.name(), target.to_path_buf());
         if self.offline {
             return Err(ModelError::NotCached { name, path: target });
         }
@@ -38,13 +49,16 @@ impl HubConfig {
         }
         let mut download = Download { hub: self, source, name, part: Part::open(&lock.part)?, progress };
         let offered = download.insist()?;
-        download.check(offered.as_deref())?;
+        download.check(offered.as_deref(), check)?;
         let Download { name, part, .. } = download;
         part.settle(&target)?;
         progress.finished(&name);
         Ok(target)
     }
 }
+
+/// The last look at what was downloaded.
+type Check<'a> = &'a dyn Fn(&Path) -> Result<(), ModelError>;
 
 /// One file on its way.
 struct Download<'a> {
@@ -82,7 +96,7 @@ impl Download<'_> {
                     self.hub.unreachable(&self.name, reason)
                 });
             }
-            pause((patience.back_off * (1 << failed.min(6)) / 2).min(Duration::from_secs(10)));
+            patience.pause(failed);
         }
     }
 
@@ -115,7 +129,7 @@ impl Download<'_> {
             }
             404 | 410 => return Err(Fault::Final(ModelError::Missing(self.name.clone()))),
             status @ (408 | 429 | 500..) => return Err(Fault::Passing(format!("status {status}"))),
-            status => return Err(odd(self.source, &format!("status {status}"))),
+            status => return Err(odd(&self.name, &format!("status {status}"))),
         };
         self.take(answer.into_body().into_reader(), total)?;
         Ok(promise.sha256)
@@ -151,28 +165,20 @@ impl Download<'_> {
     }
 
     /// The last look before the file gets its name. A part that fails it is of no further use.
-    fn check(&self, offered: Option<&str>) -> Result<(), ModelError> {
+    fn check(&self, offered: Option<&str>, look: Check<'_>) -> Result<(), ModelError> {
         let found = self.part.sum();
         let wrong = [offered, self.source.sha256].into_iter().flatten().find(|expected| *expected != found);
         let verdict = match wrong {
             Some(expected) => {
                 Err(ModelError::Damaged { name: self.name.clone(), expected: expected.to_owned(), found })
             }
-            None => inspect(&self.part.path).map(|_| ()),
+            None => look(&self.part.path),
         };
         if verdict.is_err() {
             fs::remove_file(&self.part.path).map_err(ModelError::io(&self.part.path))?;
         }
         verdict
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "nothing tells when a hub is well again, so there is no event to wait for"
-)]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// What has come of a file so far, and the sum of it.
@@ -241,7 +247,7 @@ pub(super) struct Lock {
 
 impl Lock {
     /// Waits until nobody else downloads `target`. Makes its folder.
-    fn wait(target: &Path) -> Result<Self, ModelError> {
+    pub(super) fn wait(target: &Path) -> Result<Self, ModelError> {
         let lock = Self::unlocked(target)?;
         match lock._file.lock() {
             // A file system without locks is better than no download.

@@ -27,6 +27,8 @@ pub struct Header {
     pub width: u32,
     /// Attention heads in an encoder layer.
     pub heads: u32,
+    /// Attention heads in a decoder layer.
+    pub text_heads: u32,
     /// Encoder layers.
     pub encoder_layers: u32,
     /// Decoder positions.
@@ -101,7 +103,7 @@ impl Header {
             return catalogue::bundled_preset();
         }
         let twin = class.and_then(|class| entries().iter().find(|entry| entry.name == class));
-        let heads: Option<AlignmentHeads> = twin.and_then(|entry| entry.preset.heads);
+        let heads: Option<AlignmentHeads> = twin.and_then(|entry| entry.preset.heads.clone());
         let distilled = self.decoder_layers * 2 <= self.encoder_layers;
         catalogue::openai_preset(self.languages(), self.multilingual() && !distilled, heads)
     }
@@ -150,6 +152,31 @@ pub enum BadModel {
 
 /// Checks a file. Reads its table of contents, not its weights.
 pub fn inspect(path: &Path) -> Result<Header, ModelError> {
+    Ok(contents(path)?.header)
+}
+
+/// What is in a file, and where.
+pub(super) struct Contents {
+    pub(super) header: Header,
+    /// Where the tensors begin, behind the filters and the vocabulary.
+    pub(super) start: u64,
+    pub(super) tensors: Vec<Tensor>,
+}
+
+/// A tensor of a file.
+pub(super) struct Tensor {
+    pub(super) name: Vec<u8>,
+    /// The innermost dimension first.
+    pub(super) sizes: Vec<u32>,
+    /// How its numbers are written: `f16`, `q5_0`, …
+    pub(super) numbers: &'static str,
+    /// Where its values begin, and how many bytes they are.
+    pub(super) at: u64,
+    bytes: u64,
+}
+
+/// Checks a file like [`inspect`], and returns its whole table of contents.
+pub(super) fn contents(path: &Path) -> Result<Contents, ModelError> {
     let file = File::open(path).map_err(ModelError::io(path))?;
     let length = file.metadata().map_err(ModelError::io(path))?.len();
     walk(BufReader::new(file), length)
@@ -158,7 +185,7 @@ pub fn inspect(path: &Path) -> Result<Header, ModelError> {
 
 /// Checks a model in memory.
 pub fn inspect_bytes(bytes: &[u8]) -> Result<Header, BadModel> {
-    walk(BufReader::new(Cursor::new(bytes)), bytes.len() as u64)
+    Ok(walk(BufReader::new(Cursor::new(bytes)), bytes.len() as u64)?.header)
 }
 
 /// A way of writing numbers: `values` of them in `bytes`.
@@ -195,14 +222,57 @@ const KNOWN: [Numbers; 13] = [
 
 const MAGIC: u32 = 0x6767_6d6c;
 
-fn walk<R: Read + Seek>(reader: BufReader<R>, length: u64) -> Result<Header, BadModel> {
+fn walk<R: Read + Seek>(reader: BufReader<R>, length: u64) -> Result<Contents, BadModel> {
     let mut walk = Walk { reader, at: 0, length };
     walk.magic()?;
     let (header, width_of) = walk.shape()?;
     walk.filters(&header)?;
     walk.vocabulary(&header)?;
-    walk.tensors(&header, width_of)?;
-    Ok(header)
+    let start = walk.at;
+    let tensors = walk.tensors(&header, width_of)?;
+    Ok(Contents { header, start, tensors })
+}
+
+/// What the eleven numbers of a head say, if a Whisper model can have them.
+pub(super) fn shape(head: [u32; 11]) -> Result<Header, BadModel> {
+    numbers_of(head).map(|(header, _)| header)
+}
+
+fn numbers_of(head: [u32; 11]) -> Result<(Header, &'static Numbers), BadModel> {
+    let [vocab, audio_ctx, width, heads, encoder_layers, text_ctx, text_width, text_heads, ..] = head;
+    let [.., decoder_layers, mels, format] = head;
+    let check = |holds: bool, what: &str, value: u32| {
+        if holds { Ok(()) } else { Err(BadModel::Header(format!("{what} {value}"))) }
+    };
+    // The engine derives the number of languages from this one and looks them up without asking.
+    check((51_864..=51_866).contains(&vocab), "vocabulary size", vocab)?;
+    check(audio_ctx == 1500, "audio context", audio_ctx)?;
+    check((64..=4096).contains(&text_ctx), "text context", text_ctx)?;
+    check((32..=4096).contains(&width), "width", width)?;
+    check(text_width == width, "decoder width", text_width)?;
+    for heads in [heads, text_heads] {
+        check((1..=64).contains(&heads) && width % heads == 0, "number of attention heads", heads)?;
+    }
+    check((1..=64).contains(&encoder_layers), "number of encoder layers", encoder_layers)?;
+    check((1..=64).contains(&decoder_layers), "number of decoder layers", decoder_layers)?;
+    check(mels == 80 || mels == 128, "number of mel bands", mels)?;
+    // Above 1000 the version of the quantisation is in there too.
+    let known = KNOWN.iter().find(|known| known.file == format % 1000);
+    let written = known.ok_or_else(|| BadModel::Header(format!("number format {format}")))?;
+    check(u64::from(width) % written.values == 0, "width", width)?;
+    let header = Header {
+        vocab,
+        audio_ctx,
+        width,
+        heads,
+        text_heads,
+        encoder_layers,
+        text_ctx,
+        decoder_layers,
+        mels,
+        numbers: written.name,
+    };
+    Ok((header, written))
 }
 
 struct Walk<R> {
@@ -240,39 +310,7 @@ impl<R: Read + Seek> Walk<R> {
         for number in &mut head {
             *number = self.number("its header")?;
         }
-        let [vocab, audio_ctx, width, heads, encoder_layers, text_ctx, text_width, text_heads, ..] = head;
-        let [.., decoder_layers, mels, format] = head;
-        let check = |holds: bool, what: &str, value: u32| {
-            if holds { Ok(()) } else { Err(BadModel::Header(format!("{what} {value}"))) }
-        };
-        // The engine derives the number of languages from this one and looks them up without asking.
-        check((51_864..=51_866).contains(&vocab), "vocabulary size", vocab)?;
-        check(audio_ctx == 1500, "audio context", audio_ctx)?;
-        check((64..=4096).contains(&text_ctx), "text context", text_ctx)?;
-        check((32..=4096).contains(&width), "width", width)?;
-        check(text_width == width, "decoder width", text_width)?;
-        for heads in [heads, text_heads] {
-            check((1..=64).contains(&heads) && width % heads == 0, "number of attention heads", heads)?;
-        }
-        check((1..=64).contains(&encoder_layers), "number of encoder layers", encoder_layers)?;
-        check((1..=64).contains(&decoder_layers), "number of decoder layers", decoder_layers)?;
-        check(mels == 80 || mels == 128, "number of mel bands", mels)?;
-        // Above 1000 the version of the quantisation is in there too.
-        let known = KNOWN.iter().find(|known| known.file == format % 1000);
-        let written = known.ok_or_else(|| BadModel::Header(format!("number format {format}")))?;
-        check(u64::from(width) % written.values == 0, "width", width)?;
-        let header = Header {
-            vocab,
-            audio_ctx,
-            width,
-            heads,
-            encoder_layers,
-            text_ctx,
-            decoder_layers,
-            mels,
-            numbers: written.name,
-        };
-        Ok((header, written))
+        numbers_of(head)
     }
 
     fn filters(&mut self, header: &Header) -> Result<(), BadModel> {
@@ -298,15 +336,18 @@ impl<R: Read + Seek> Walk<R> {
         Ok(())
     }
 
-    fn tensors(&mut self, header: &Header, written: &Numbers) -> Result<(), BadModel> {
+    fn tensors(&mut self, header: &Header, written: &Numbers) -> Result<Vec<Tensor>, BadModel> {
         let (encoder, decoder) = (u64::from(header.encoder_layers), u64::from(header.decoder_layers));
         let wanted = 11 + 15 * encoder + 24 * decoder;
         let mut names = HashSet::new();
+        let mut tensors = Vec::new();
         let mut weights = 0;
         while self.at < self.length {
-            let (name, bytes) = self.tensor()?;
-            weights += bytes;
-            if !names.insert(name) || names.len() as u64 > wanted {
+            let tensor = self.tensor()?;
+            weights += tensor.bytes;
+            let new = names.insert(tensor.name.clone());
+            tensors.push(tensor);
+            if !new || names.len() as u64 > wanted {
                 return Err(BadModel::Damaged("it holds more tensors than its shape asks for".to_owned()));
             }
         }
@@ -320,11 +361,11 @@ impl<R: Read + Seek> Walk<R> {
         if weights < values / written.values * written.bytes {
             return Err(BadModel::Damaged("its tensors are smaller than its shape asks for".to_owned()));
         }
-        Ok(())
+        Ok(tensors)
     }
 
-    /// Reads one tensor's head and skips its values; returns its name and its size in bytes.
-    fn tensor(&mut self) -> Result<(Vec<u8>, u64), BadModel> {
+    /// Reads one tensor's head and skips its values.
+    fn tensor(&mut self) -> Result<Tensor, BadModel> {
         const WHERE: &str = "the head of a tensor";
         let (dimensions, letters, kind) = (self.number(WHERE)?, self.number(WHERE)?, self.number(WHERE)?);
         let damaged = |what: &str| Err(BadModel::Damaged(format!("a tensor with {what}")));
@@ -338,8 +379,10 @@ impl<R: Read + Seek> Walk<R> {
             return damaged("an unknown number format");
         };
         let mut values = 1;
+        let mut sizes = Vec::new();
         for dimension in 0..dimensions {
-            let size = u64::from(self.number(WHERE)?);
+            sizes.push(self.number(WHERE)?);
+            let size = u64::from(sizes[dimension as usize]);
             // The engine counts values in 32 bits with a sign.
             if size == 0 || values * size > 0x7fff_ffff || (dimension == 0 && size % kind.values != 0) {
                 return damaged("an impossible size");
@@ -351,8 +394,9 @@ impl<R: Read + Seek> Walk<R> {
         self.reader.read_exact(&mut name).map_err(unreadable)?;
         self.at += u64::from(letters);
         let bytes = values / kind.values * kind.bytes;
+        let at = self.at;
         self.skip(bytes, "its weights")?;
-        Ok((name, bytes))
+        Ok(Tensor { name, sizes, numbers: kind.name, at, bytes })
     }
 
     fn number(&mut self, place: &str) -> Result<u32, BadModel> {
@@ -534,6 +578,7 @@ pub(super) mod tests {
             audio_ctx: 1500,
             width,
             heads,
+            text_heads: heads,
             encoder_layers,
             text_ctx: 448,
             decoder_layers,
@@ -554,6 +599,7 @@ pub(super) mod tests {
             audio_ctx: 1500,
             width,
             heads,
+            text_heads: heads,
             encoder_layers,
             text_ctx: 448,
             decoder_layers,

@@ -3,9 +3,11 @@
 //! The token goes to the hub and to nobody else: redirects are followed here, one by one, because the hub sends
 //! large files to another host. For the same reason only the hub's own answers are believed about the file's sum.
 //!
-//! Deliberately absent: the disk, which is `download.rs`, and every part of the hub's API but `resolve`.
+//! Deliberately absent: the disk, which is `download.rs`, and every part of the hub's API but `resolve` and the list
+//! of a repository's files.
 
 use std::fmt;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,6 +86,17 @@ impl Default for Patience {
     }
 }
 
+impl Patience {
+    /// Waits before the next attempt, after so many that failed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing tells when a hub is well again, so there is no event to wait for"
+    )]
+    pub(super) fn pause(&self, failed: u32) {
+        std::thread::sleep((self.back_off * (1 << failed.min(6)) / 2).min(Duration::from_secs(10)));
+    }
+}
+
 /// Hears how far a download is.
 pub trait Progress {
     /// `done` bytes of `name` are here, of `total` if the hub has said so.
@@ -124,6 +137,8 @@ impl Source<'_> {
 }
 
 const MOST_HOPS: usize = 5;
+/// Bytes; the largest repositories of models have some hundred files.
+const LONGEST_LISTING: u64 = 8 << 20;
 
 impl HubConfig {
     /// Where a file is, or will be. The catalogue's files lie in the cache folder itself, others in folders of the
@@ -160,12 +175,55 @@ impl HubConfig {
         asked.is_ok() && told.recv_timeout(self.patience.probe).unwrap_or(false)
     }
 
+    /// The hub's list of a repository's files, as JSON.
+    pub(super) fn listing(&self, repo: &str) -> Result<Vec<u8>, ModelError> {
+        let mut failed = 0;
+        loop {
+            let reason = match self.listing_once(repo) {
+                Ok(json) => return Ok(json),
+                Err(Fault::Final(ModelError::Unreachable { reason, .. })) => {
+                    return Err(self.unreachable(repo, reason));
+                }
+                Err(Fault::Final(error)) => return Err(error),
+                Err(Fault::Passing(reason)) => reason,
+            };
+            failed += 1;
+            if failed >= self.patience.attempts {
+                return Err(self.unreachable(repo, reason));
+            }
+            self.patience.pause(failed);
+        }
+    }
+
+    fn listing_once(&self, repo: &str) -> Result<Vec<u8>, Fault> {
+        let (answer, _) = self.follow(self.uri(&format!("api/models/{repo}"))?, repo, 0)?;
+        match answer.status().as_u16() {
+            200 => {}
+            // The hub says 401 of what does not exist.
+            status @ (401 | 403) => {
+                return Err(Fault::Final(ModelError::Denied { name: repo.to_owned(), status }));
+            }
+            404 | 410 => return Err(Fault::Final(ModelError::Missing(repo.to_owned()))),
+            status @ (408 | 429 | 500..) => return Err(Fault::Passing(format!("status {status}"))),
+            status => return Err(odd(repo, &format!("status {status}"))),
+        }
+        let mut json = Vec::new();
+        let read = answer.into_body().into_reader().take(LONGEST_LISTING + 1).read_to_end(&mut json);
+        read.map_err(|error| Fault::Passing(error.to_string()))?;
+        if json.len() as u64 > LONGEST_LISTING {
+            return Err(odd(repo, "its list of files does not end"));
+        }
+        Ok(json)
+    }
+
     fn address(&self, source: &Source<'_>) -> Result<Uri, Fault> {
+        self.uri(&format!("{}/resolve/main/{}", source.repo, source.file))
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, Fault> {
         let endpoint = self.endpoint.trim().trim_end_matches('/');
         let wrong = || Fault::Final(ModelError::Endpoint(self.endpoint.clone()));
-        let address: Uri = format!("{endpoint}/{}/resolve/main/{}", source.repo, source.file)
-            .parse()
-            .map_err(|_| wrong())?;
+        let address: Uri = format!("{endpoint}/{path}").parse().map_err(|_| wrong())?;
         if !matches!(address.scheme_str(), Some("http" | "https")) {
             return Err(wrong());
         }
@@ -218,8 +276,11 @@ impl HubConfig {
 
     /// Follows redirects to the bytes from `from` on. Also returns what the hub itself said about the file.
     pub(super) fn open(&self, source: &Source<'_>, from: u64) -> Result<(Answer, Promise), Fault> {
+        self.follow(self.address(source)?, &source.name(), from)
+    }
+
+    fn follow(&self, mut address: Uri, name: &str, from: u64) -> Result<(Answer, Promise), Fault> {
         let agent = self.agent();
-        let mut address = self.address(source)?;
         let mut promise = Promise::default();
         for _ in 0..=MOST_HOPS {
             let answer = self.ask(&agent, Method::Get, &address, from)?;
@@ -231,9 +292,9 @@ impl HubConfig {
             }
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| join(&address, location));
-            address = next.ok_or_else(|| odd(source, "it redirects to nowhere, or out of https"))?;
+            address = next.ok_or_else(|| odd(name, "it redirects to nowhere, or out of https"))?;
         }
-        Err(odd(source, "it redirects in a circle"))
+        Err(odd(name, "it redirects in a circle"))
     }
 
     /// Whether an address is the hub's own, so that it may see the token and is believed about sums.
@@ -271,8 +332,8 @@ impl From<ModelError> for Fault {
     }
 }
 
-pub(super) fn odd(source: &Source<'_>, reason: &str) -> Fault {
-    Fault::Final(ModelError::Answer { name: source.name(), reason: reason.to_owned() })
+pub(super) fn odd(name: &str, reason: &str) -> Fault {
+    Fault::Final(ModelError::Answer { name: name.to_owned(), reason: reason.to_owned() })
 }
 
 /// What the hub says about a file.

@@ -2,24 +2,71 @@
 //!
 //! A stranger names models and never files: whoever may write a path into a request could ask which files there are.
 
+use std::path::PathBuf;
+
 use super::command::others;
-use super::{BUNDLED_NAME, HubConfig, Source, Spec, entries, find, hub_address};
+use super::import::is_plain;
+use super::{BUNDLED_NAME, HubConfig, ModelError, Source, Spec, catalogue, entries, find, hub_address};
+
+/// What a model is called that was made of a repository of the hub, in the folder of that.
+const IMPORTED: &str = "imported.bin";
+
+/// A repository, or a file in one.
+pub(super) fn on_the_hub(text: &str) -> Option<Spec> {
+    if let Some((repo, file)) = hub_address(text) {
+        return Some(match catalogue::at(&repo, &file) {
+            Some(entry) => Spec::Catalogue(entry),
+            None if file == IMPORTED => Spec::Repo(repo),
+            None => Spec::Hub { repo, file },
+        });
+    }
+    let (owner, repo) = text.split_once('/')?;
+    let file = [".bin", ".gguf", ".safetensors"].iter().any(|ending| repo.ends_with(ending));
+    (is_plain(owner) && is_plain(repo) && !file).then(|| Spec::Repo(text.to_owned()))
+}
 
 impl Spec {
+    /// Reads what a person writes after `--model`. Beside what [`parse`](str::parse) reads, the name of a model in the
+    /// models folder.
+    pub fn named(text: &str, hub: &HubConfig) -> Result<Self, ModelError> {
+        match text.parse() {
+            Err(ModelError::Unknown(name)) => Self::own(&name, hub).ok_or(ModelError::Unknown(name)),
+            read => read,
+        }
+    }
+
+    fn own(name: &str, hub: &HubConfig) -> Option<Self> {
+        let own = is_plain(name).then(|| Self::Own(name.to_owned()))?;
+        own.is_here(hub).then_some(own)
+    }
+
     /// What a name in a request means, apart from paths and `auto`.
-    pub fn of_request(name: &str) -> Option<Self> {
+    pub fn of_request(name: &str, hub: &HubConfig) -> Option<Self> {
         let name = name.trim();
         if name.eq_ignore_ascii_case("bundled") || name.eq_ignore_ascii_case(BUNDLED_NAME) {
             return Some(Self::Bundled);
         }
-        if let Some(entry) = find(&name.to_ascii_lowercase()) {
+        if let Some(entry) = find(name) {
             return Some(Self::Catalogue(entry));
         }
-        let (repo, file) = hub_address(name)?;
-        Some(match super::catalogue::at(&repo, &file) {
-            Some(entry) => Self::Catalogue(entry),
-            None => Self::Hub { repo, file },
-        })
+        on_the_hub(name).map(|spec| spec.as_it_is_here(hub)).or_else(|| Self::own(name, hub))
+    }
+
+    /// Of a repository that holds a ggml file, that file is here and no imported one.
+    pub(super) fn as_it_is_here(self, hub: &HubConfig) -> Self {
+        let Self::Repo(repo) = &self else { return self };
+        if self.is_here(hub) {
+            return self;
+        }
+        let front = format!("{repo}:");
+        let mut files = others(&hub.cache_dir).into_iter().filter_map(|(_, name)| {
+            let file = name.strip_prefix(&front)?;
+            Some(file.to_owned())
+        });
+        match (files.next(), files.next()) {
+            (Some(file), None) => Self::Hub { repo: repo.clone(), file },
+            _ => self,
+        }
     }
 
     /// The name to show people, where the specification is of one model and no path.
@@ -28,7 +75,19 @@ impl Spec {
             Self::Bundled => Some(BUNDLED_NAME.to_owned()),
             Self::Catalogue(entry) => Some(entry.name.clone()),
             Self::Hub { repo, file } => Some(format!("{repo}:{file}")),
+            Self::Repo(name) | Self::Own(name) => Some(name.clone()),
             Self::Auto | Self::Path(_) => None,
+        }
+    }
+
+    /// Where the file of a model with a name is, or will be.
+    pub(super) fn place(&self, hub: &HubConfig) -> Option<PathBuf> {
+        match self {
+            Self::Catalogue(entry) => Some(hub.target(&entry.source())),
+            Self::Hub { repo, file } => Some(hub.target(&Source { repo, file, sha256: None })),
+            Self::Repo(repo) => Some(hub.target(&Source { repo, file: IMPORTED, sha256: None })),
+            Self::Own(name) => Some(hub.cache_dir.join(format!("ggml-{name}.bin"))),
+            Self::Auto | Self::Bundled | Self::Path(_) => None,
         }
     }
 
@@ -37,9 +96,8 @@ impl Spec {
         match self {
             Self::Auto => false,
             Self::Bundled => cfg!(feature = "whisper"),
-            Self::Catalogue(entry) => hub.cached(&entry.source()).is_some(),
-            Self::Hub { repo, file } => hub.cached(&Source { repo, file, sha256: None }).is_some(),
             Self::Path(path) => path.is_file(),
+            named => named.place(hub).is_some_and(|path| path.is_file()),
         }
     }
 }
@@ -51,8 +109,21 @@ pub fn on_this_machine(hub: &HubConfig) -> Vec<String> {
     let known = known.map(|entry| entry.name.clone());
     // What somebody has laid there under a name that no request could write cannot be asked for.
     let others = others(&hub.cache_dir).into_iter().map(|(_, name)| name);
-    let others = others.filter(|name| hub_address(name).is_some());
+    let others = others.filter(|name| Spec::of_request(name, hub).is_some());
     bundled.into_iter().chain(known).chain(others).collect()
+}
+
+/// The name of a file in the models folder, by the path in it.
+pub(super) fn name_of(parts: &[String]) -> Option<String> {
+    match parts {
+        [file] => {
+            let name = file.strip_prefix("ggml-")?.strip_suffix(".bin")?;
+            (is_plain(name) && find(name).is_none() && !super::is_reserved(name)).then(|| name.to_owned())
+        }
+        [owner, repo, file] if file == IMPORTED => Some(format!("{owner}/{repo}")),
+        [owner, repo, file] => Some(format!("{owner}/{repo}:{file}")),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -67,11 +138,23 @@ mod tests {
         std::fs::write(&file, "mine").expect("room for a file");
         let path = file.to_str().expect("a plain path");
         assert!(path.parse::<Spec>().is_ok_and(|spec| spec.is_here(&hub)));
-        for nothing in [path, "auto", "", "nobody", "../mine.bin", "a/b:../mine.bin", "Cargo.toml"] {
-            assert_eq!(Spec::of_request(nothing), None, "{nothing}");
+        for nothing in [
+            path,
+            "auto",
+            "",
+            "nobody",
+            "../mine.bin",
+            "a/b:../mine.bin",
+            "Cargo.toml",
+            "src/lib.rs/x",
+            "../x",
+        ] {
+            assert_eq!(Spec::of_request(nothing, &hub), None, "{nothing}");
         }
-        assert_eq!(Spec::of_request(" Bundled "), Some(Spec::Bundled));
-        let name = |text: &str| Spec::of_request(text).and_then(|spec| spec.name());
+        assert_eq!(Spec::of_request(" Bundled ", &hub), Some(Spec::Bundled));
+        let name = |text: &str| Spec::of_request(text, &hub).and_then(|spec| spec.name());
+        assert_eq!(name("openai/whisper-base").as_deref(), Some("base"));
+        assert_eq!(name("me/whisper:imported.bin").as_deref(), Some("me/whisper"));
         assert_eq!(name("TURBO").as_deref(), Some("large-v3-turbo"));
         assert_eq!(name("ggerganov/whisper.cpp:ggml-base.bin").as_deref(), Some("base"));
         assert_eq!(name("me/whisper:x/y.bin").as_deref(), Some("me/whisper:x/y.bin"));
@@ -85,15 +168,31 @@ mod tests {
             cfg!(feature = "whisper").then(|| BUNDLED_NAME.to_owned()).into_iter().collect();
         assert_eq!(on_this_machine(&hub), bundled);
         let tiny = find("tiny").expect("in the catalogue");
-        for place in [tiny.file.as_str(), "me/whisper/x.bin", "me/.hidden/x.bin", "me/whisper/notes.txt"] {
+        for place in [
+            tiny.file.as_str(),
+            "ggml-own.bin",
+            "ggml-whisper-1.bin",
+            "me/whisper/x.bin",
+            "me/made/imported.bin",
+            "me/.hidden/x.bin",
+            "me/whisper/notes.txt",
+        ] {
             let path = folder.path().join(place);
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("room for a folder");
             std::fs::write(path, "a stand-in").expect("room for a file");
         }
         let found = on_this_machine(&hub);
-        assert_eq!(found[bundled.len()..], ["tiny", "me/whisper:x.bin"]);
-        let here = |text: &str| Spec::of_request(text).is_some_and(|spec| spec.is_here(&hub));
-        assert!(here("tiny") && here("me/whisper:x.bin"));
-        assert!(!here("base") && !here("me/whisper:z.bin"));
+        assert_eq!(found[bundled.len()..], ["tiny", "own", "me/made", "me/whisper:x.bin"]);
+        let here = |text: &str| Spec::of_request(text, &hub).is_some_and(|spec| spec.is_here(&hub));
+        assert!(here("tiny") && here("Systran/faster-whisper-tiny") && here("own") && here("me/made"));
+        assert!(here("me/whisper:x.bin"));
+        assert!(!here("base") && !here("me/whisper:z.bin") && !here("whisper-1") && !here("other"));
+        // A repository of which one file is here is that file.
+        assert_eq!(
+            Spec::of_request("me/whisper", &hub),
+            Some(Spec::Hub { repo: "me/whisper".to_owned(), file: "x.bin".to_owned() })
+        );
+        assert_eq!(Spec::named("own", &hub).ok(), Some(Spec::Own("own".to_owned())));
+        assert!(matches!(Spec::named("other", &hub), Err(ModelError::Unknown(_))));
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! A [`Spec`] is what a person writes after `--model`; [`resolve`] turns it into weights that are on this machine
 //! and whole, and the [`Preset`] to decode them with. The catalogue (`models/catalogue.toml`) knows the published
-//! models, the hub brings them, the header check keeps the engine, which aborts the process on a broken file, from
-//! ever seeing one.
+//! models, the hub brings them, [`import()`] makes them of other forms, the header check keeps the engine, which
+//! aborts the process on a broken file, from ever seeing one.
 //!
 //! Contract: a file under its final name is complete and was checked; everything here blocks, and every wait on the
 //! network ends. `--model auto` never fails: the bundled model is always there.
 //!
-//! Deliberately absent: loading (that is the engine's), conversion between formats, and any choice by free memory.
+//! Deliberately absent: loading (that is the engine's), and any choice by free memory.
 
 mod catalogue;
 mod command;
@@ -18,6 +18,7 @@ mod fake_hub;
 mod fingerprint;
 mod header;
 mod hub;
+mod import;
 mod local;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub use catalogue::{AlignmentHeads, Entry, LICENSE, Preset, entries, find};
+pub use catalogue::{AlignmentHeads, Entry, Head, LICENSE, Preset, entries, find};
 pub use command::{Bar, ModelsCommand, Removed, remove, run};
 pub use fingerprint::fingerprint;
 pub use header::{BadModel, Header, inspect, inspect_bytes};
 pub use hub::{HubConfig, Patience, Progress, Silent};
+pub use import::{Import, Numbers, Record, import};
 pub use local::on_this_machine;
 
 use hub::Source;
@@ -72,6 +74,10 @@ pub enum Spec {
         /// The file's path in the repository.
         file: String,
     },
+    /// A repository of the hub, `owner/name`, in whichever form it holds the model.
+    Repo(String),
+    /// One in the models folder that the catalogue does not know, by its name.
+    Own(String),
     /// A file on this machine.
     Path(PathBuf),
 }
@@ -79,8 +85,8 @@ pub enum Spec {
 impl FromStr for Spec {
     type Err = ModelError;
 
-    /// Reads a catalogue name or alias, `auto`, `bundled`, `owner/repo:file`, or the path of a file that exists. A
-    /// catalogue name is never taken for a path; write `./base` for a file of that name.
+    /// Reads a catalogue name or alias, `auto`, `bundled`, `owner/repo`, `owner/repo:file`, or the path of a file that
+    /// exists. A catalogue name is never taken for a path; write `./base` for a file of that name.
     fn from_str(text: &str) -> Result<Self, ModelError> {
         let text = text.trim();
         match text.to_ascii_lowercase().as_str() {
@@ -96,11 +102,11 @@ impl FromStr for Spec {
         if path.is_file() {
             return Ok(Self::Path(path.to_path_buf()));
         }
-        if let Some((repo, file)) = hub_address(text) {
-            return Ok(match catalogue::at(&repo, &file) {
-                Some(entry) => Self::Catalogue(entry),
-                None => Self::Hub { repo, file },
-            });
+        if path.is_dir() {
+            return Err(ModelError::Folder(path.to_path_buf()));
+        }
+        if let Some(spec) = local::on_the_hub(text) {
+            return Ok(spec);
         }
         let looks_like_path = text.contains(['/', '\\']) || text.ends_with(".bin") || text.ends_with(".gguf");
         Err(if looks_like_path {
@@ -161,7 +167,27 @@ pub fn resolve(
             let path = hub.cached(&source).map_or_else(|| hub.fetch(&source, progress), Ok)?;
             from_file(&path, format!("{repo}:{file}"))
         }
+        Spec::Repo(_) | Spec::Own(_) => {
+            let (path, spec) = bring(spec, hub, progress)?;
+            from_file(&path, spec.name().unwrap_or_else(|| stem(&path)))
+        }
         Spec::Path(path) => from_file(path, stem(path)),
+    }
+}
+
+/// Finds the file of a model that has a name, or downloads it. Also returns what it was found to be.
+fn bring(spec: &Spec, hub: &HubConfig, progress: &mut dyn Progress) -> Result<(PathBuf, Spec), ModelError> {
+    let spec = spec.clone().as_it_is_here(hub);
+    let place = spec.place(hub).ok_or(ModelError::NotOneModel)?;
+    if place.is_file() {
+        return Ok((place, spec));
+    }
+    match &spec {
+        Spec::Catalogue(entry) => Ok((hub.fetch(&entry.source(), progress)?, spec)),
+        Spec::Hub { repo, file } => Ok((hub.fetch(&Source { repo, file, sha256: None }, progress)?, spec)),
+        Spec::Repo(repo) => import::pull(repo, hub, progress),
+        Spec::Own(name) => Err(ModelError::Unknown(name.clone())),
+        Spec::Auto | Spec::Bundled | Spec::Path(_) => Err(ModelError::NotOneModel),
     }
 }
 
@@ -215,19 +241,22 @@ pub fn by_preference(hub: &HubConfig, device: Device) -> Vec<&'static Entry> {
 fn known(entry: &Entry, hub: &HubConfig, progress: &mut dyn Progress) -> Result<Resolved, ModelError> {
     let source = entry.source();
     let path = hub.cached(&source).map_or_else(|| hub.fetch(&source, progress), Ok)?;
-    inspect(&path)?;
-    Ok(Resolved {
-        name: entry.name.clone(),
-        weights: Weights::File(path),
-        preset: entry.preset.clone(),
-        note: None,
-    })
+    let header = inspect(&path)?;
+    let mut preset = entry.preset.clone();
+    if let Some(heads) = Record::of(&path).and_then(|record| record.heads(&header)) {
+        preset.heads = Some(heads);
+    }
+    Ok(Resolved { name: entry.name.clone(), weights: Weights::File(path), preset, note: None })
 }
 
-/// A file the catalogue does not know: its header says how to decode it.
+/// A file the catalogue does not know: its header says how to decode it, and its record which heads follow the sound.
 fn from_file(path: &Path, name: String) -> Result<Resolved, ModelError> {
     let header = inspect(path)?;
-    Ok(Resolved { name, weights: Weights::File(path.to_path_buf()), preset: header.preset(), note: None })
+    let mut preset = header.preset();
+    if let Some(heads) = Record::of(path).and_then(|record| record.heads(&header)) {
+        preset.heads = Some(heads);
+    }
+    Ok(Resolved { name, weights: Weights::File(path.to_path_buf()), preset, note: None })
 }
 
 fn bundled_with(note: Option<String>) -> Resolved {
@@ -258,35 +287,24 @@ pub fn bundled() -> Result<Vec<u8>, ModelError> {
     Ok(unpacked)
 }
 
-/// Whether a request's `model` is a name for the model that is loaded: its own name, one of the catalogue's aliases
-/// of it, another service's name, or a Whisper repository such as `openai/whisper-large-v3`. Upper and lower case
-/// are alike.
+/// Whether a request's `model` is a name for the model that is loaded: its own name, one of the catalogue's other
+/// names of it, or another service's name. Upper and lower case are alike.
 pub fn request_name_known(name: &str, loaded_name: &str) -> bool {
-    let name = name.trim().to_ascii_lowercase();
-    let repository = |name: &str| {
-        name.split_once('/')
-            .is_some_and(|(owner, repo)| !owner.is_empty() && !repo.contains('/') && repo.contains("whisper"))
-    };
-    name == loaded_name.to_ascii_lowercase()
-        || (name == "bundled" && loaded_name == BUNDLED_NAME)
-        || REQUEST_ALIASES.contains(&name.as_str())
-        || find(&name).is_some_and(|entry| entry.name == loaded_name)
-        || repository(&name)
+    let name = name.trim();
+    name.eq_ignore_ascii_case(loaded_name)
+        || (name.eq_ignore_ascii_case("bundled") && loaded_name == BUNDLED_NAME)
+        || is_another_services(name)
+        || find(name).is_some_and(|entry| entry.name == loaded_name)
 }
 
-/// Whether this is a name for the model that is loaded, and for no other model on this machine. Stricter than
-/// [`request_name_known`]: a repository that merely sounds like Whisper is not it.
-pub fn is_loaded(name: &str, loaded_name: &str) -> bool {
-    let name = name.trim();
-    let by_address = match name.parse() {
-        Ok(Spec::Bundled) => loaded_name == BUNDLED_NAME,
-        Ok(Spec::Catalogue(entry)) => loaded_name == entry.name,
-        Ok(Spec::Hub { repo, file }) => loaded_name == format!("{repo}:{file}"),
-        _ => false,
-    };
-    by_address
-        || name.eq_ignore_ascii_case(loaded_name)
-        || REQUEST_ALIASES.iter().any(|alias| name.eq_ignore_ascii_case(alias))
+fn is_another_services(name: &str) -> bool {
+    REQUEST_ALIASES.iter().any(|alias| name.eq_ignore_ascii_case(alias))
+}
+
+/// Whether a name means something already, so that no imported model may have it.
+fn is_reserved(name: &str) -> bool {
+    let bundled = ["auto", "bundled", BUNDLED_NAME].iter().any(|known| name.eq_ignore_ascii_case(known));
+    bundled || is_another_services(name)
 }
 
 /// Where downloads are kept when nobody says otherwise: `$XDG_CACHE_HOME/whisperwire/models`, or the same under
@@ -308,12 +326,58 @@ pub enum ModelError {
     /// Not in the catalogue, and no path.
     #[error(
         "there is no model named {0:?}: `whisperwire models list` shows the names, a path names a file, and \
-         owner/repo:file names a file on the hub"
+         owner/repo or owner/repo:file names one on the hub"
     )]
     Unknown(String),
     /// A path that leads nowhere.
     #[error("there is no model file at {}; a file on the hub is written owner/repo:file", .0.display())]
     NoFile(PathBuf),
+    /// A path that leads to a folder.
+    #[error(
+        "{} is a folder and not a model file: make a model of it with `whisperwire models import {}`",
+        .0.display(), .0.display()
+    )]
+    Folder(PathBuf),
+    /// A file or folder of which no model can be made.
+    #[error("{} cannot be imported: {reason}", path.display())]
+    NotImportable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name that no imported model can have.
+    #[error("a model cannot be imported as {name:?}: {why}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is one of that name.
+    #[error(
+        "there is a model named {name} already, at {}: give another name with --name, or remove it with \
+         `whisperwire models rm {name}`", path.display()
+    )]
+    Exists {
+        /// The name.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// Somebody else is importing it.
+    #[error("the model {0} is being imported by another process")]
+    Importing(String),
+    /// A repository with more than one model.
+    #[error(
+        "the repository {repo} holds several models: name one as {repo}:FILE, where FILE is one of {files}"
+    )]
+    SeveralFiles {
+        /// The repository.
+        repo: String,
+        /// The files.
+        files: String,
+    },
     /// Neither in the cache nor to be downloaded.
     #[error(
         "the model {name} is not in the cache and downloads are off: copy its file to {} or run \

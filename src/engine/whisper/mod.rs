@@ -19,16 +19,16 @@ mod words;
 use std::ffi::c_int;
 use std::io::Cursor;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use whisper_rs::{
-    DtwMode, DtwModelPreset, DtwParameters, WhisperContext, WhisperContextParameters, WhisperError,
+    DtwAhead, DtwMode, DtwModelPreset, DtwParameters, WhisperContext, WhisperContextParameters, WhisperError,
 };
 
 pub use self::device::GPU_BUILD;
 
 use self::recognizer::WhisperRecognizer;
-use super::models::{AlignmentHeads, fingerprint};
+use super::models::{AlignmentHeads, Head, fingerprint};
 use super::{Engine, EngineError, EngineTraits, Recognizer};
 use crate::language::Language;
 use crate::transcript::Samples;
@@ -234,6 +234,7 @@ fn dtw(alignment: &Alignment) -> DtwMode<'static> {
         Alignment::Heads(heads) => heads,
     };
     let model_preset = match heads {
+        AlignmentHeads::Listed(heads) => return DtwMode::Custom { aheads: lasting(heads) },
         AlignmentHeads::TinyEn => DtwModelPreset::TinyEn,
         AlignmentHeads::Tiny => DtwModelPreset::Tiny,
         AlignmentHeads::BaseEn => DtwModelPreset::BaseEn,
@@ -248,6 +249,21 @@ fn dtw(alignment: &Alignment) -> DtwMode<'static> {
         AlignmentHeads::LargeV3Turbo => DtwModelPreset::LargeV3Turbo,
     };
     DtwMode::ModelPreset { model_preset }
+}
+
+/// The same heads as the engine wants them. It looks at them whenever it makes a state, so they stay for good: once
+/// for all models that have the same.
+fn lasting(heads: &[Head]) -> &'static [DtwAhead] {
+    static ALL: Mutex<Vec<(Vec<Head>, &'static [DtwAhead])>> = Mutex::new(Vec::new());
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, known)) = all.iter().find(|(known, _)| known == heads) {
+        return known;
+    }
+    let theirs =
+        heads.iter().map(|head| DtwAhead { n_text_layer: head.layer as c_int, n_head: head.head as c_int });
+    let theirs: &'static [DtwAhead] = Box::leak(theirs.collect());
+    all.push((heads.to_vec(), theirs));
+    theirs
 }
 
 fn failed(error: WhisperError) -> EngineError {

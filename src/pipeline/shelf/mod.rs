@@ -38,6 +38,12 @@ pub trait Library: Send + Sync + 'static {
     /// and asks no network.
     fn find(&self, asked: &str) -> Option<String>;
 
+    /// Of a name that [`find`](Self::find) does not find: the model that it means, if it is a known one, and what is
+    /// to be done so that it can be had.
+    fn absent(&self, _asked: &str) -> Option<(String, String)> {
+        None
+    }
+
     /// All models that are on this machine and may be loaded. May read files.
     fn list(&self) -> Vec<String>;
 
@@ -97,6 +103,16 @@ pub enum ShelfError {
     Unknown {
         /// The name.
         asked: String,
+        /// The model that there is.
+        default: String,
+    },
+    /// It is a known one, and cannot be had here as things are.
+    #[error("the model {name} is not one of those that this server has, which runs {default}: {advice}")]
+    Absent {
+        /// Which.
+        name: String,
+        /// What is to be done.
+        advice: String,
         /// The model that there is.
         default: String,
     },
@@ -240,9 +256,13 @@ impl Shelf {
         if self.0.books().is_here(asked) {
             return Ok(asked.to_owned());
         }
-        self.0.library.find(asked).ok_or_else(|| ShelfError::Unknown {
-            asked: asked.to_owned(),
-            default: self.0.library.default_model().to_owned(),
+        let library = &self.0.library;
+        library.find(asked).ok_or_else(|| {
+            let default = library.default_model().to_owned();
+            match library.absent(asked) {
+                Some((name, advice)) => ShelfError::Absent { name, advice, default },
+                None => ShelfError::Unknown { asked: asked.to_owned(), default },
+            }
         })
     }
 

@@ -18,11 +18,11 @@ mod resume;
 mod rules;
 pub(crate) mod socket;
 mod sse;
-mod story;
+pub(crate) mod story;
 mod words;
 
 #[cfg(feature = "whisper")]
-mod model;
+pub(crate) mod model;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;

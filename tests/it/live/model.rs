@@ -11,7 +11,7 @@ use super::s16le;
 use super::socket::Socket;
 use super::story::Story;
 use crate::client::{Form, runtime};
-use crate::house::shared;
+use crate::house::{TestHouse, shared};
 use crate::recordings::{manifest, recording, samples};
 
 /// 20 ms.
@@ -32,8 +32,13 @@ fn recordings(kind: impl Fn(&str) -> bool) -> Vec<(String, String, String)> {
 
 /// A recording as a live stream, in real time or as fast as it goes.
 async fn streamed(name: &str, paced: bool) -> Story {
+    streamed_to(shared(), "", name, paced).await
+}
+
+/// The same at any server, with these settings.
+pub(crate) async fn streamed_to(house: &TestHouse, query: &str, name: &str, paced: bool) -> Story {
     let bytes = s16le_exactly(&samples(name));
-    let mut socket = Socket::open(shared(), "").await;
+    let mut socket = Socket::open(house, query).await;
     let mut clock = tokio::time::interval(Duration::from_millis(20));
     for chunk in bytes.chunks(CHUNK) {
         if paced {
