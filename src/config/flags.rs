@@ -196,6 +196,10 @@ struct EngineFlags {
     /// Fuses the attention: faster on a GPU, with coarser word times
     #[arg(long, env = "WHISPERWIRE_FLASH_ATTENTION")]
     flash_attention: bool,
+    /// Seconds after which a part of the audio that the engine has begun with and does not come back from may be
+    /// given up. What waits for its turn never is, and a slow model is given 50 times what it was measured to need
+    #[arg(long, env = "WHISPERWIRE_HANG_TIMEOUT", default_value_t = 600)]
+    hang_timeout: u64,
     /// Milliseconds the scripted engine takes for each second of audio
     #[arg(long, env = "WHISPERWIRE_SCRIPT_DELAY_MS", default_value_t = 0)]
     script_delay_ms: u64,
@@ -406,7 +410,13 @@ impl EngineFlags {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (workers, threads) = share_cores(cores, self.workers, self.threads);
         let streams = self.max_streams.map(|streams| streams.max(1));
-        let pool = PoolConfig { workers, slots: self.slots.max(1), streams, patience: 8 };
+        let pool = PoolConfig {
+            workers,
+            slots: self.slots.max(1),
+            streams,
+            patience: 8,
+            hang: Duration::from_secs(self.hang_timeout.max(1)),
+        };
         let hub = hub.clone().config();
         let choice = match self.engine {
             EngineName::Script => EngineChoice::Script(ScriptConfig {

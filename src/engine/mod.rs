@@ -144,6 +144,9 @@ pub enum EngineError {
     /// The recogniser panicked; a new one was made.
     #[error("the recogniser crashed")]
     Crashed,
+    /// The recogniser began and gave no sign of life for far longer than it could need.
+    #[error("the engine hangs")]
+    Hung,
     /// The engine said no.
     #[error("the engine failed: {0}")]
     Failed(String),

@@ -68,8 +68,6 @@ pub(super) enum Cut {
     Hangup,
     /// The audio broke off. What had been heard was told.
     Audio(AudioError),
-    /// The engine answered nothing for [`PATIENCE`]. What it owed was told as a gap.
-    Stalled,
 }
 
 /// The reader went away.
@@ -78,8 +76,6 @@ pub struct Hangup;
 
 /// A window that failed is asked for once more before it becomes a gap: a crash may have been a neighbour's fault.
 const TRIES: u32 = 2;
-/// How long a stream waits for its engine before it gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A live stream that is so far ahead of the clock is a recording in truth, and waits like one.
 const AHEAD: Samples = Samples::from_millis(10_000);
 /// How often a stream that is behind says so.
@@ -111,7 +107,6 @@ impl Stream {
         let begun = Instant::now();
         let mut out: Vec<Asked> = Vec::new();
         let (mut open, mut broken, mut lag) = (true, None, Lag::default());
-        let mut answered = begun;
         loop {
             while let Some(output) = self.session.poll() {
                 match output {
@@ -135,12 +130,11 @@ impl Stream {
             if lag.is_over(open && !wanted, behind) {
                 listener.lag(Samples(0)).await;
             }
-            let stalled = (!out.is_empty()).then(|| answered.max(newest(&out)) + PATIENCE);
-            let tick =
-                [stalled, lag.due.filter(|_| self.profile == Profile::Live)].into_iter().flatten().min();
+            // There is no clock for answers: a slow engine takes as long as it takes, and the pool answers for one that
+            // hangs.
+            let tick = lag.due.filter(|_| self.profile == Profile::Live);
             tokio::select! {
                 (asked, result) = answer(&mut out), if !out.is_empty() => {
-                    answered = Instant::now();
                     self.take(&mut out, asked, result);
                 }
                 item = feed.next(), if wanted => match item {
@@ -173,14 +167,8 @@ impl Stream {
                 },
                 () = listener.gone() => return Err(Cut::Hangup),
                 () = wait_until(tick) => {
-                    if stalled.is_some_and(|stalled| stalled <= Instant::now()) {
-                        (open, broken) = (false, Some(Cut::Stalled));
-                        self.session.handle(Input::End);
-                        self.session.handle(Input::GiveUp);
-                    } else {
-                        lag.tell();
-                        listener.lag(behind).await;
-                    }
+                    lag.tell();
+                    listener.lag(behind).await;
                 }
             }
             self.intake.reach(self.session.received());
@@ -289,11 +277,6 @@ fn withdraw(out: &mut Vec<Asked>, id: WindowId) {
     if let Some(at) = at {
         out.swap_remove(at);
     }
-}
-
-/// When the newest of the windows that are out was asked for.
-fn newest(out: &[Asked]) -> Instant {
-    out.iter().map(|asked| asked.since).max().unwrap_or_else(Instant::now)
 }
 
 /// The next answer to any of the windows that are out, which are a handful. Dropping the future loses nothing.

@@ -70,8 +70,6 @@ pub enum Ended {
     },
     /// The audio broke off; what came before has been told.
     Broken(Arc<AudioError>),
-    /// The engine did not answer.
-    Stalled,
     /// We made a mistake.
     Crashed,
     /// The client sent nothing for too long.
@@ -145,7 +143,6 @@ impl Transcriber {
                     Ended::Done { duration, account, language }
                 }
                 Ok(Err(Cut::Audio(error))) => Ended::Broken(Arc::new(error)),
-                Ok(Err(Cut::Stalled)) => Ended::Stalled,
                 Ok(Err(Cut::Hangup)) => return,
                 Err(_panic) => {
                     tracing::error!("a live stream crashed");

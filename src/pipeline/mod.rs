@@ -160,7 +160,6 @@ impl From<Cut> for TranscribeError {
         match cut {
             Cut::Hangup => Self::Hangup,
             Cut::Audio(error) => Self::Audio(error),
-            Cut::Stalled => Self::Engine,
         }
     }
 }
@@ -395,7 +394,8 @@ mod tests {
     }
 
     fn transcriber(identity: &'static str, vad: VadKind) -> Transcriber {
-        let pool = PoolConfig { workers: 1, slots: 1, streams: None, patience: 8 };
+        let pool =
+            PoolConfig { workers: 1, slots: 1, streams: None, patience: 8, hang: crate::engine::pool::HANG };
         let engine = Named(Script::new(ScriptConfig::default()), identity);
         let (pool, _) = Pool::start(Arc::new(engine), pool).expect("it starts");
         let config = PipelineConfig {

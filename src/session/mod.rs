@@ -104,8 +104,6 @@ pub enum Input<'a> {
     Reconfigure(EndpointConfig, LiveConfig),
     /// Close the open utterance now.
     Flush,
-    /// Nothing that is out or waiting will be answered any more: all of it is lost to overload.
-    GiveUp,
     /// No more audio: finish what is open, then end.
     End,
 }
@@ -283,7 +281,6 @@ impl Session {
                 self.mark_flush();
             }
             Input::Flush => {}
-            Input::GiveUp => self.give_up(),
             Input::End if !self.ending => self.end(),
             Input::End => {}
         }
@@ -467,17 +464,6 @@ impl Session {
         self.pass_silence(self.timeline.end());
         self.ending = true;
     }
-
-    fn give_up(&mut self) {
-        for window in &mut self.windows {
-            match std::mem::replace(&mut window.state, Progress::Done(Err(GapReason::Overload))) {
-                Progress::Asked => self.outputs.push_back(Output::Withdraw(window.id)),
-                Progress::Waiting(_) => {}
-                done => window.state = done,
-            }
-        }
-    }
-
     /// Books everything up to here as silence, apart from what was lost.
     fn pass_silence(&mut self, until: Samples) {
         let passed = Span::new(self.covered, until);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::Pool;
-use super::queue::{Entry, Purpose};
+use super::queue::{Entry, Purpose, Running, State};
 use crate::engine::{Abort, DecodeOptions, Effort, EngineError, Request};
 use crate::language::Language;
 use crate::transcript::{RATE, Samples};
@@ -30,8 +30,13 @@ impl Pool {
         if state.closed {
             return Err(EngineError::Closed);
         }
+        if state.all_hang() {
+            return Err(EngineError::Hung);
+        }
         let mut answers = Vec::with_capacity(state.own.len());
-        for own in &mut state.own {
+        let State { own, running, .. } = &mut *state;
+        let hangs = |running: &Option<Running>| running.as_ref().is_some_and(Running::hangs);
+        for (own, _) in own.iter_mut().zip(running).filter(|(_, running)| !hangs(running)) {
             let (reply, answer) = oneshot::channel();
             let (model, request, abort) = (Arc::clone(&self.model), request.clone(), Abort::default());
             own.push_back(Entry { id: 0, purpose, model, request, abort, reply, submitted });

@@ -44,6 +44,23 @@ pub(super) fn capacity(workers: usize, own: Cost, others: impl Iterator<Item = (
     (count + fit as usize).max(1)
 }
 
+/// How many times what a window should take it may take before it is taken to hang: the fallback ladder, busy
+/// neighbors and a machine that swaps are all slowness.
+const HANGS: f64 = 50.0;
+
+/// A window is given the time of at least so much audio, since Whisper's encoder always works on 30 s.
+const SHORTEST: Samples = Samples::from_millis(30_000);
+
+/// Where nothing was measured, a window may take so many times the least.
+const UNMEASURED: u32 = 6;
+
+/// How long a window that has begun may take before it is taken to hang, but never less than `least`.
+pub(super) fn patience(least: Duration, cost: Cost, audio: Samples) -> Duration {
+    let Some(each) = cost.per_second() else { return least.saturating_mul(UNMEASURED) };
+    let long = HANGS * each * audio.max(SHORTEST).seconds();
+    Duration::try_from_secs_f64(long).unwrap_or(Duration::MAX).max(least)
+}
+
 /// Whether a window that begins while `busy` workers decode, its own included, tells what audio costs when it
 /// matters. Workers share caches, memory or a GPU: what they do while most of them idle is faster than what
 /// they do when the house is full, and would promise too much.
@@ -204,6 +221,21 @@ mod tests {
         assert_eq!(capacity(2, unknown, [(6, light)].into_iter()), 6 + 1);
         assert_eq!(capacity(2, light, [(1, unknown)].into_iter()), 1 + 6);
         assert_eq!(capacity(1, at(5.0, 0.0), [(3, heavy)].into_iter()), 3 + 10_000);
+    }
+
+    #[test]
+    fn patience_follows_what_the_model_needs_here() {
+        let least = Duration::from_secs(600);
+        let at = |each: f64| {
+            let mut cost = Cost::default();
+            cost.note(10.0, 10.0 * each);
+            cost
+        };
+        let long = |each, audio| patience(least, at(each), Samples::from_seconds(audio)).as_secs();
+        assert_eq!((long(0.0, 10.0), long(0.1, 10.0), long(0.1, 30.0)), (600, 600, 600));
+        assert_eq!((long(2.0, 1.0), long(2.0, 30.0), long(2.0, 60.0)), (3000, 3000, 6000));
+        assert_eq!(patience(least, Cost::default(), Samples(0)), 6 * least);
+        assert_eq!(patience(least, at(f64::MAX / 1e6), Samples(1)), Duration::MAX);
     }
 
     #[test]

@@ -10,10 +10,12 @@
 //! Contract: no lock that anybody waits for is held while something decodes. The queue has no size setting, because
 //! its length is at most the number of slots times the windows that a holder keeps unanswered; holders bound those. A
 //! final waits for no partial, and with more than one worker for at most one window of a file. A recogniser that
-//! panics costs one answer and not the thread. A model and its recognisers are freed when the last pool, slot and
+//! panics costs one answer and not the thread. A window that waits is never given up for having waited; one that was
+//! begun and takes far longer than its model needs here is answered with [`EngineError::Hung`], and its worker counts
+//! as lost until it returns. A model and its recognisers are freed when the last pool, slot and
 //! window of that model are gone, whatever the threads are doing.
 //!
-//! Deliberately absent: deadlines (callers drop what they no longer want), retries, joining several windows into one
+//! Deliberately absent: deadlines for what waits (callers drop what they no longer want), retries, joining several windows into one
 //! call of the engine, and which models there are and for how long: that is the shelf's.
 
 mod calibrate;
@@ -21,6 +23,7 @@ mod measure;
 mod model;
 mod queue;
 mod times;
+mod watchdog;
 mod worker;
 
 use std::pin::Pin;
@@ -65,6 +68,9 @@ impl Lane {
     }
 }
 
+/// What [`PoolConfig::hang`] is where nobody says otherwise: slowness is not an error, so it is long.
+pub const HANG: Duration = Duration::from_secs(600);
+
 /// The size of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -77,6 +83,9 @@ pub struct PoolConfig {
     pub streams: Option<usize>,
     /// How many times in a row a waiting window of [`Lane::Batch`] is passed over for the other lanes.
     pub patience: u32,
+    /// The least time after which a window that was begun is taken to hang. A slow model is given more, see
+    /// [`EngineError::Hung`].
+    pub hang: Duration,
 }
 
 /// The threads and the queue, whichever models they serve. Clones are the same crew.
@@ -95,6 +104,7 @@ impl Crew {
         for index in 0..config.workers {
             workers.spawn(index)?;
         }
+        workers.watch()?;
         Ok((Self { shared }, workers))
     }
 
@@ -252,8 +262,10 @@ impl Pool {
 pub struct Load {
     /// Threads.
     pub workers: usize,
-    /// How many of them decode.
+    /// How many of them decode, those that hang included.
     pub busy: usize,
+    /// How many of them hang.
+    pub hung: usize,
     /// How many slots there are for uploads.
     pub slots: usize,
     /// How many of them nobody holds.
@@ -332,10 +344,15 @@ impl Slot {
         let mut state = shared.state();
         let id = state.next_id;
         state.next_id += 1;
-        if state.closed {
+        let refusal = match () {
+            () if state.closed => Some(EngineError::Closed),
+            () if state.all_hang() => Some(EngineError::Hung),
+            () => None,
+        };
+        if let Some(refusal) = refusal {
             drop(state);
             // The receiver is in the last line, so there is somebody to hear this.
-            let _ = reply.send(Err(EngineError::Closed));
+            let _ = reply.send(Err(refusal));
         } else {
             let (purpose, model) = (Purpose::Window(lane), Arc::clone(&self.model));
             state.push(lane, Entry { id, purpose, model, request, abort: abort.clone(), reply, submitted });

@@ -26,7 +26,9 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// There is something to take, or nothing will come any more.
     pub(super) work: Condvar,
-    /// The last worker has ended.
+    /// No more work will come, so there is nothing to watch.
+    pub(super) watch: Condvar,
+    /// The last worker has ended, or was lost.
     pub(super) ended: Condvar,
     /// Absent where nobody measures.
     pub(super) times: OnceLock<Times>,
@@ -35,8 +37,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(config: PoolConfig) -> Self {
         let state = Mutex::new(State::new(config));
-        let (work, ended) = (Condvar::new(), Condvar::new());
-        Self { config, state, work, ended, times: OnceLock::new() }
+        let (work, watch, ended) = (Condvar::new(), Condvar::new(), Condvar::new());
+        Self { config, state, work, watch, ended, times: OnceLock::new() }
     }
 
     /// Every critical section is a few assignments, so the state is sound even if a thread died in one.
@@ -51,7 +53,7 @@ impl Shared {
             let others = state.ledgers.iter().enumerate().filter(|(at, _)| *at != ledger);
             let others = others.map(|(_, other)| (other.streams, other.costs.full));
             let own = state.ledgers.get(ledger).map(|own| own.costs.full).unwrap_or_default();
-            measure::capacity(workers, own, others)
+            measure::capacity(workers - state.hung(), own, others)
         })
     }
 
@@ -63,6 +65,7 @@ impl Shared {
         Load {
             workers: self.config.workers,
             busy: state.busy(),
+            hung: state.hung(),
             slots: self.config.slots,
             slots_free: self.config.slots - state.slots_taken,
             streams: state.streams.count(),
@@ -76,13 +79,13 @@ impl Shared {
     }
 
     /// Waits for an entry and marks the worker busy with it. `None` once the pool is closed and the queue empty.
-    pub(super) fn next(&self, worker: usize) -> Option<Entry> {
+    pub(super) fn next(&self, worker: usize) -> Option<Task> {
         let mut state = self.state();
         loop {
             if let Some(entry) = state.take(worker) {
-                state.begin(worker, &entry);
+                let task = state.begin(worker, entry);
                 self.release(state);
-                return Some(entry);
+                return Some(task);
             }
             if state.closed {
                 return None;
@@ -93,15 +96,27 @@ impl Shared {
         }
     }
 
-    /// Books an answer and marks the worker idle. Wakes another one if that leaves something to take, for this
-    /// one may have a recogniser to mend before it comes back.
-    pub(super) fn settle(&self, worker: usize, answer: &Result<Recognition, EngineError>, wall: Duration) {
+    /// Books an answer and marks the worker idle; gives back whom to answer, unless that was done because it seemed
+    /// to hang. Wakes another worker if that leaves something to take, for this one may have a recogniser to mend
+    /// before it comes back.
+    pub(super) fn settle(
+        &self,
+        worker: usize,
+        answer: &Result<Recognition, EngineError>,
+        wall: Duration,
+    ) -> Option<Reply> {
         let mut state = self.state();
-        if let Some(ran) = state.running[worker].take() {
+        let ran = state.running[worker].take();
+        if let Some(ran) = &ran {
             state.yielded[worker] = ran.preempted;
-            state.book(&ran, answer, wall);
+            state.book(ran, answer, wall);
         }
         self.release(state);
+        let ran = ran?;
+        if ran.hangs() {
+            tracing::warn!(worker, seconds = wall.as_secs(), "a worker that seemed to hang is back");
+        }
+        ran.reply
     }
 
     /// Unlocks, and wakes a worker if there is something that it may take. A woken worker passes this on.
@@ -117,6 +132,7 @@ impl Shared {
     pub(super) fn abandon(&self) {
         let mut state = self.state();
         state.closed = true;
+        self.watch.notify_all();
         state.running.iter().flatten().for_each(|running| running.abort.set());
         let waiting: Vec<Entry> = state.lanes.iter_mut().flat_map(|lane| lane.drain(..)).collect();
         state.done.withdrawn += waiting.len() as u64;
@@ -130,7 +146,7 @@ impl Shared {
 }
 
 pub(super) struct State {
-    config: PoolConfig,
+    pub(super) config: PoolConfig,
     /// In the order of [`Lane::ALL`]; each in the order of submission.
     pub(super) lanes: [VecDeque<Entry>; 3],
     /// By worker: what this one alone shall decode, before everything else.
@@ -231,7 +247,7 @@ impl State {
 
     /// Marks the worker busy. If it took something other than a final although one waits, that final now needs
     /// another place.
-    fn begin(&mut self, worker: usize, entry: &Entry) {
+    fn begin(&mut self, worker: usize, entry: Entry) -> Task {
         let now = Instant::now();
         if let Purpose::Window(lane) = entry.purpose {
             self.waits[lane as usize].note(now, entry.age(now));
@@ -243,24 +259,29 @@ impl State {
             Purpose::Measurement => true,
             Purpose::Window(_) => measure::is_telling(audio, self.busy() + 1, self.config.workers),
         };
+        let Entry { purpose, model, request, abort, reply, submitted, .. } = entry;
         self.running[worker] = Some(Running {
-            purpose: entry.purpose,
-            abort: entry.abort.clone(),
+            purpose,
+            abort: abort.clone(),
+            reply: Some(reply),
+            since: now,
             number: self.begun,
             audio,
-            effort: entry.request.effort,
-            ledger: entry.model.ledger,
+            effort: request.effort,
+            ledger: model.ledger,
             measured,
             preempted: false,
         });
         self.make_room();
+        Task { purpose, model, request, abort, submitted }
     }
 
     /// Stops partials for the finals that wait, one for each that no worker is about to be free for; the one that
     /// began last has the least to lose. First words are spared where there are others: they are short, and eagerly
     /// awaited.
     fn make_room(&mut self) {
-        let stopping = self.running.iter().flatten().filter(|running| running.abort.is_set()).count();
+        let stops = |running: &&Running| running.abort.is_set() && !running.hangs();
+        let stopping = self.running.iter().flatten().filter(stops).count();
         let coming = self.running.len() - self.busy() + stopping;
         for _ in coming..self.lanes[Lane::Final as usize].len() {
             let partials = self.running.iter_mut().flatten().filter(|running| running.may_be_stopped());
@@ -275,6 +296,10 @@ impl State {
     }
 
     fn book(&mut self, ran: &Running, answer: &Result<Recognition, EngineError>, wall: Duration) {
+        if ran.hangs() {
+            // It was booked when it was given up.
+            return;
+        }
         let (audio, wall) = (ran.audio.seconds(), wall.as_secs_f64());
         if answer.is_ok() && ran.measured {
             if let Some(cost) = self.ledgers[ran.ledger].costs.of(ran.effort) {
@@ -310,19 +335,21 @@ impl State {
             return true;
         }
         let running = |lane| {
-            let is = move |running: &&Running| running.purpose == Purpose::Window(lane);
+            let is = move |running: &&Running| running.purpose == Purpose::Window(lane) && !running.hangs();
             self.running.iter().flatten().filter(is).count()
         };
         let (finals, partials) = (running(Lane::Final), running(Lane::Partial));
-        finals == 0 || partials < (self.running.len() - finals) / 2
+        finals == 0 || partials < (self.running.len() - self.hung() - finals) / 2
     }
 
     /// Whether there is batch work that may begin. One worker is kept free of it for the finals of live streams,
     /// if there are any of both; a closed pool will get no more of them.
     fn batch_waits(&self) -> bool {
-        let is_batch = |running: &&Running| matches!(running.purpose, Purpose::Window(Lane::Batch));
-        let keeps_room = self.streams.count() > 0 && self.running.len() > 1 && !self.closed;
-        let most = self.running.len() - usize::from(keeps_room);
+        let is_batch =
+            |running: &&Running| running.purpose == Purpose::Window(Lane::Batch) && !running.hangs();
+        let workers = self.running.len() - self.hung();
+        let keeps_room = self.streams.count() > 0 && workers > 1 && !self.closed;
+        let most = workers - usize::from(keeps_room);
         !self.lanes[Lane::Batch as usize].is_empty()
             && self.running.iter().flatten().filter(is_batch).count() < most
     }
@@ -351,6 +378,16 @@ impl State {
 
     pub(super) fn busy(&self) -> usize {
         self.running.iter().flatten().count()
+    }
+
+    /// How many workers hang.
+    pub(super) fn hung(&self) -> usize {
+        self.running.iter().flatten().filter(|running| running.hangs()).count()
+    }
+
+    /// Whether nobody is left to do anything.
+    pub(super) fn all_hang(&self) -> bool {
+        self.hung() == self.running.len()
     }
 
     /// The time in which the work at hand should be done, in seconds.
@@ -399,7 +436,19 @@ pub(super) struct Entry {
     pub(super) model: Arc<Model>,
     pub(super) request: Request,
     pub(super) abort: Abort,
-    pub(super) reply: oneshot::Sender<Result<Recognition, EngineError>>,
+    pub(super) reply: Reply,
+    pub(super) submitted: Instant,
+}
+
+/// Whoever waits for an answer.
+pub(super) type Reply = oneshot::Sender<Result<Recognition, EngineError>>;
+
+/// What a worker does.
+pub(super) struct Task {
+    pub(super) purpose: Purpose,
+    pub(super) model: Arc<Model>,
+    pub(super) request: Request,
+    pub(super) abort: Abort,
     pub(super) submitted: Instant,
 }
 
@@ -428,14 +477,17 @@ pub(super) enum Purpose {
 
 /// A window that is being decoded.
 pub(super) struct Running {
-    purpose: Purpose,
-    abort: Abort,
+    pub(super) purpose: Purpose,
+    pub(super) abort: Abort,
+    /// Absent once it was answered for hanging.
+    pub(super) reply: Option<Reply>,
+    pub(super) since: Instant,
     /// Those that began later have higher ones.
     number: u64,
-    audio: Samples,
+    pub(super) audio: Samples,
     effort: Effort,
     /// Of its model.
-    ledger: usize,
+    pub(super) ledger: usize,
     /// Whether its cost counts.
     measured: bool,
     /// Whether it was stopped for a final.
@@ -443,6 +495,11 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Whether it was given up although it goes on.
+    pub(super) fn hangs(&self) -> bool {
+        self.reply.is_none()
+    }
+
     fn may_be_stopped(&self) -> bool {
         self.purpose == Purpose::Window(Lane::Partial) && !self.abort.is_set()
     }

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::model::Model;
-use super::queue::{Entry, Shared};
+use super::queue::{Shared, Task};
 use crate::engine::EngineError;
 
 /// The threads of a pool. Dropping them without [`Workers::drain`] stops what runs, answers what waits with
@@ -13,13 +13,15 @@ use crate::engine::EngineError;
 #[must_use = "dropping the workers ends them"]
 pub struct Workers {
     shared: Arc<Shared>,
+    /// By worker.
     threads: Vec<JoinHandle<()>>,
+    watchdog: Option<JoinHandle<()>>,
 }
 
 impl Workers {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let threads = Vec::with_capacity(shared.config.workers);
-        Self { shared, threads }
+        Self { shared, threads, watchdog: None }
     }
 
     /// Refuses new work, finishes what is queued and joins the threads; says whether that was done within `grace`.
@@ -29,7 +31,7 @@ impl Workers {
         let mut state = self.shared.state();
         state.closed = true;
         self.shared.work.notify_all();
-        let in_time = self.shared.ended.wait_timeout_while(state, grace, |state| state.alive > 0);
+        let in_time = self.shared.ended.wait_timeout_while(state, grace, |state| state.alive > state.hung());
         let (state, _) = in_time.unwrap_or_else(PoisonError::into_inner);
         // The rest is done by dropping the workers.
         state.alive == 0
@@ -44,12 +46,26 @@ impl Workers {
         self.threads.push(thread);
         Ok(())
     }
+
+    /// Starts looking for windows that hang.
+    pub(super) fn watch(&mut self) -> Result<(), EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new()
+            .name("engine-watch".to_owned())
+            .spawn(move || shared.keep_watch())
+            .map_err(|error| EngineError::Load(format!("cannot start a thread: {error}")))?;
+        self.watchdog = Some(thread);
+        Ok(())
+    }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.abandon();
-        for thread in self.threads.drain(..) {
+        let hung = self.shared.hung();
+        // A worker that hangs ends with the process.
+        let ending = self.threads.drain(..).enumerate().filter(|(index, _)| !hung.contains(index));
+        for thread in ending.map(|(_, thread)| thread).chain(self.watchdog.take()) {
             // A thread that panicked has ended too, which is all that is asked here.
             let _ = thread.join();
         }
@@ -69,8 +85,8 @@ impl Worker {
     }
 
     fn live(self) {
-        while let Some(entry) = self.shared.next(self.index) {
-            let Entry { model, purpose, request, abort, reply, submitted, .. } = entry;
+        while let Some(task) = self.shared.next(self.index) {
+            let Task { model, purpose, request, abort, submitted } = task;
             let start = Instant::now();
             let answer = match abort.is_set() {
                 true => Err(EngineError::Aborted),
@@ -86,11 +102,13 @@ impl Worker {
             // Whoever is answered may rely on the audio being freed and the counts being up to date, and on the
             // model being held by nobody here.
             drop((request, abort));
-            self.shared.settle(self.index, &answer, wall);
+            let reply = self.shared.settle(self.index, &answer, wall);
             let crashed = matches!(answer, Err(EngineError::Crashed)).then(|| Arc::clone(&model));
             drop(model);
-            // Nobody listens any more if the ticket was dropped.
-            let _ = reply.send(answer);
+            if let Some(reply) = reply {
+                // Nobody listens any more if the ticket was dropped.
+                let _ = reply.send(answer);
+            }
             if let Some(model) = crashed {
                 self.recover(&model);
             }
@@ -115,6 +133,9 @@ impl Drop for Worker {
         state.running[self.index] = None;
         state.alive -= 1;
         let last = state.alive == 0;
+        if state.alive <= state.hung() {
+            self.shared.ended.notify_all();
+        }
         // A wakeup that this one had, another one must have.
         self.shared.release(state);
         if last {

@@ -247,9 +247,6 @@ fn farewell(house: &House, ended: Ended) -> (Option<ApiError>, u16) {
         Ended::Done { .. } if house.stop.is_cancelled() => (None, RESTART),
         Ended::Done { .. } => (None, crate::http::websocket::NORMAL),
         Ended::Broken(error) => (Some(ApiError::from(&*error)), POLICY),
-        Ended::Stalled => {
-            (Some(ApiError::new(ErrorCode::Overloaded, "The engine does not answer.")), TRY_AGAIN)
-        }
         Ended::Crashed => (Some(ApiError::internal("a session crashed")), INTERNAL),
         Ended::Idle => {
             let message = "Neither audio nor a message came for too long.";

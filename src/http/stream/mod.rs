@@ -155,7 +155,6 @@ impl House {
                 let error = match ended {
                     Ended::Broken(error) => ApiError::from(&*error),
                     Ended::Crashed => ApiError::internal("a live stream crashed"),
-                    Ended::Stalled => ApiError::new(ErrorCode::Overloaded, "The engine does not answer."),
                     _ => ApiError::new(
                         ErrorCode::IdleTimeout,
                         "Neither audio nor a message came for too long.",

@@ -125,7 +125,8 @@ fn pipeline() -> PipelineConfig {
 
 fn room(memory: Budget) -> Room {
     let fake = Arc::new(Fake::default());
-    let pool = PoolConfig { workers: 2, slots: 4, streams: None, patience: 8 };
+    let pool =
+        PoolConfig { workers: 2, slots: 4, streams: None, patience: 8, hang: crate::engine::pool::HANG };
     let (crew, workers) = Crew::start(pool).expect("threads");
     let config = ShelfConfig { memory, idle: None, speech: None, metrics: Metrics::silent() };
     let shelf = Shelf::new(crew, Arc::new(Shared(fake.clone())), pipeline(), config);

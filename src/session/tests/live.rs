@@ -188,18 +188,3 @@ fn concealed_audio_is_heard_and_reported() {
         assert_eq!(text, world.text());
     }
 }
-
-#[test]
-fn giving_up_ends_a_stream_that_nobody_answers() {
-    let world = World::new((0..100).map(|_| (40, 260)), 1500);
-    let mut session = Session::new(live(2), VadKind::Energy.build());
-    session.handle(Input::Audio(&world.pcm));
-    session.handle(Input::End);
-    session.handle(Input::GiveUp);
-    let outputs: Vec<Output> = std::iter::from_fn(|| session.poll()).collect();
-    let withdrawn = outputs.iter().filter(|output| matches!(output, Output::Withdraw(_))).count();
-    assert!(withdrawn >= 2, "{withdrawn} windows were out");
-    let Some(Output::Finished { account, .. }) = outputs.last() else { panic!("it goes on: {outputs:?}") };
-    assert_eq!(account.received, account.decoded + account.silence + account.lost);
-    assert!(account.lost > 400_000, "{account:?}");
-}

@@ -16,7 +16,7 @@ use std::time::Duration;
 const PLENTY: Duration = Duration::from_secs(30);
 
 fn config(workers: usize, slots: usize) -> PoolConfig {
-    PoolConfig { workers, slots, streams: None, patience: 1000 }
+    PoolConfig { workers, slots, streams: None, patience: 1000, hang: HANG }
 }
 
 fn scripted(script: ScriptConfig, config: PoolConfig) -> (Pool, Workers) {

@@ -29,7 +29,7 @@ const THREADS: u64 = 6;
 fn nothing_is_lost_under_random_submits_drops_and_refreshes() {
     for workers in 1..=4 {
         let most = THREADS as usize;
-        let config = PoolConfig { workers, slots: most, streams: Some(most), patience: 3 };
+        let config = PoolConfig { workers, slots: most, streams: Some(most), patience: 3, hang: HANG };
         let (pool, threads) = Pool::start(Fake::new(|_| Ok(()), hear), config).expect("it starts");
         let over = AtomicBool::new(false);
         let tallies = std::thread::scope(|scope| {
