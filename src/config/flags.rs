@@ -263,9 +263,12 @@ struct HubFlags {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Audio")]
 struct PipelineFlags {
-    /// What decides what is speech
+    /// What decides what is speech; by default silero where its network is in the models folder, else earshot
     #[arg(long, env = "WHISPERWIRE_VAD", value_enum)]
     vad: Option<VadName>,
+    /// The ONNX file of Silero's network, version 6; by default silero_vad_v6.onnx in the models folder
+    #[arg(long, env = "WHISPERWIRE_VAD_MODEL", value_name = "PATH")]
+    vad_model: Option<PathBuf>,
     /// How sure it must be that speech begins, 0 to 1
     #[arg(long, env = "WHISPERWIRE_VAD_THRESHOLD", default_value_t = 0.5, value_parser = share)]
     vad_threshold: f32,
@@ -294,6 +297,31 @@ enum VadName {
     Earshot,
     Webrtc,
     Energy,
+    Silero,
+}
+
+/// The name under which `./dev model vad` puts Silero's network into the models folder.
+const SILERO_FILE: &str = "silero_vad_v6.onnx";
+
+/// The most bytes that are read of what is said to be Silero's network, which has 1.2 million.
+#[cfg(feature = "onnx")]
+const SILERO_BYTES: u64 = 16 << 20;
+
+#[cfg(feature = "onnx")]
+fn silero(file: &std::path::Path) -> Bad<VadKind> {
+    use std::io::Read;
+    let bad = |why: String| ConfigError::Bad(format!("--vad silero: {}: {why}", file.display()));
+    let opened = std::fs::File::open(file).map_err(|error| {
+        bad(format!("{error}; `./dev model vad` brings it, and --vad-model names another place"))
+    })?;
+    let mut onnx = Vec::new();
+    opened.take(SILERO_BYTES).read_to_end(&mut onnx).map_err(|error| bad(error.to_string()))?;
+    crate::vad::Silero::load(&onnx).map(VadKind::Silero).map_err(bad)
+}
+
+#[cfg(not(feature = "onnx"))]
+fn silero(_: &std::path::Path) -> Bad<VadKind> {
+    Err(ConfigError::Bad("--vad silero: this build cannot read ONNX files; build it with --features onnx".into()))
 }
 
 fn share(text: &str) -> Result<f32, String> {
@@ -352,7 +380,7 @@ impl TranscribeFlags {
 impl WorkFlags {
     fn config(self) -> Bad<TranscribeConfig> {
         let engine = self.engine.config(&self.hub)?;
-        let pipeline = self.pipeline.config(&engine)?;
+        let pipeline = self.pipeline.config(&engine, &self.hub.clone().config())?;
         Ok(TranscribeConfig { engine, pipeline, log: self.log.config() })
     }
 }
@@ -468,20 +496,30 @@ impl HubFlags {
 }
 
 impl PipelineFlags {
-    fn config(self, engine: &EngineConfig) -> Bad<PipelineConfig> {
+    /// The detector that was asked for, or the best one that is here.
+    fn vad(&self, engine: &EngineConfig, models: &HubConfig) -> Bad<VadKind> {
+        let file = self.vad_model.clone().unwrap_or_else(|| models.cache_dir.join(SILERO_FILE));
+        match (self.vad, &engine.choice) {
+            (Some(VadName::Earshot), _) => Ok(VadKind::Earshot),
+            (Some(VadName::Webrtc), _) => Ok(VadKind::Webrtc),
+            (Some(VadName::Energy), _) => Ok(VadKind::Energy),
+            (Some(VadName::Silero), _) => silero(&file),
+            // The script is heard where it is loud, so loudness alone must decide.
+            (None, EngineChoice::Script(_)) => Ok(VadKind::Energy),
+            (None, EngineChoice::Whisper(_)) if cfg!(feature = "onnx") && (self.vad_model.is_some() || file.is_file()) => {
+                silero(&file)
+            }
+            (None, EngineChoice::Whisper(_)) => Ok(VadKind::Earshot),
+        }
+    }
+
+    fn config(self, engine: &EngineConfig, models: &HubConfig) -> Bad<PipelineConfig> {
+        let vad = self.vad(engine, models)?;
         let ffmpeg = if self.ffmpeg {
             let missing = || ConfigError::Bad("--ffmpeg: there is no ffmpeg on the PATH".into());
             Some(Ffmpeg::find().ok_or_else(missing)?)
         } else {
             None
-        };
-        let vad = match (self.vad, &engine.choice) {
-            (Some(VadName::Earshot), _) => VadKind::Earshot,
-            (Some(VadName::Webrtc), _) => VadKind::Webrtc,
-            (Some(VadName::Energy), _) => VadKind::Energy,
-            (None, EngineChoice::Whisper(_)) => VadKind::Earshot,
-            // The script is heard where it is loud, so loudness alone must decide.
-            (None, EngineChoice::Script(_)) => VadKind::Energy,
         };
         Ok(PipelineConfig {
             vad,

@@ -48,8 +48,8 @@ impl Agreement {
             .iter()
             .zip(&self.tentative)
             .take_while(|(new, old)| {
-                new.text == old.text
-                    && same(new, old)
+                // Commas and capitals come and go while a sentence grows; the newer ones are told.
+                same(new, old)
                     && new.span.end <= edge
                     && new.probability.min(old.probability) >= self.promise.sure
             })
@@ -68,7 +68,7 @@ impl Agreement {
     }
 
     /// Makes a final keep what was promised, and forgets what it tells. `owned` is the final's part of the audio;
-    /// `last` says that it is the rest of its utterance. Whether the final had to be changed.
+    /// `last` says that it is the rest of its utterance. Whether the final said other words.
     pub(super) fn settle(&mut self, phrases: &mut Vec<Phrase>, owned: Span, last: bool) -> bool {
         let due = if last {
             self.stable.len()
@@ -92,14 +92,18 @@ impl Agreement {
     }
 }
 
-/// Puts the promised words in the place of those that say the same.
+/// Puts the promised words in the place of those that say the same. Whether those were other words, and not only
+/// written otherwise.
 fn keep(promised: &[Word], phrases: &mut Vec<Phrase>) -> bool {
     let heard: Vec<Word> = phrases.iter().flat_map(|phrase| &phrase.words).cloned().collect();
     let said = covered(promised, &heard);
-    let kept = said == promised.len() && promised.iter().zip(&heard).all(|(a, b)| a.text == b.text);
-    if kept {
+    let alike = |same: fn(&Word, &Word) -> bool| {
+        said == promised.len() && promised.iter().zip(&heard).all(|(a, b)| same(a, b))
+    };
+    if alike(|a, b| a.text == b.text) {
         return false;
     }
+    let broken = !alike(|a, b| letters(&a.text) == letters(&b.text));
     let mut gone = said;
     for phrase in phrases.iter_mut() {
         let here = gone.min(phrase.words.len());
@@ -117,7 +121,7 @@ fn keep(promised: &[Word], phrases: &mut Vec<Phrase>) -> bool {
         None => phrases.push(Phrase { words: promised.to_vec(), ..Phrase::default() }),
     }
     phrases.retain(|phrase| !phrase.words.is_empty());
-    true
+    broken
 }
 
 /// How many of the first words of `heard` say what `told` says: where the cheapest alignment of the two ends, in
@@ -213,7 +217,7 @@ mod tests {
             ("a cat sat on it", "the cat sat on it", true),
             ("cat sat on it", "the cat sat on it", true),
             ("the big cat sat on it", "the cat sat on it", true),
-            ("the Cat, sat", "the cat sat", true),
+            ("the Cat, sat", "the cat sat", false),
             ("something else entirely here", "the cat entirely here", true),
             ("", "the cat", true),
         ] {

@@ -364,7 +364,8 @@ impl Session {
             self.outputs.push_back(Output::Event(Event::SpeechStarted { utterance: number, at }));
             return;
         }
-        if self.utterances == 1 || at - self.covered > LONG_SILENCE {
+        let alone = self.utterances == 1 || at - self.covered > LONG_SILENCE;
+        if alone || self.config.window.context == Samples(0) {
             self.context = at;
         }
         self.pass_silence(at);
@@ -529,7 +530,7 @@ impl Session {
         let needed = match &self.open {
             Some(utterance) => utterance.cutter.needs_from(&self.config.window),
             None => {
-                let context = self.judged.saturating_sub(self.config.window.context).max(self.context);
+                let context = self.judged.saturating_sub(self.config.window.look_back()).max(self.context);
                 self.endpointer.needs_from(self.judged).min(context)
             }
         };

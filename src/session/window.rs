@@ -55,6 +55,11 @@ impl WindowConfig {
         self.min.max(self.context).min(self.max)
     }
 
+    /// How far before an utterance its windows may begin.
+    pub(super) fn look_back(&self) -> Samples {
+        if self.context == Samples(0) { Samples(0) } else { self.enough() }
+    }
+
     /// Half an overlap: what either neighbour hears beyond the seam.
     pub(super) fn reach(&self) -> Samples {
         Samples(self.overlap.0 / 2)

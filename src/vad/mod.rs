@@ -5,7 +5,14 @@
 
 mod earshot;
 mod energy;
+mod level;
+#[cfg(feature = "onnx")]
+mod silero;
 mod webrtc;
+
+#[cfg(feature = "onnx")]
+pub use self::silero::Silero;
+use self::level::Leveled;
 
 /// Samples per frame: 32 ms at 16 kHz.
 pub const FRAME: usize = 512;
@@ -16,24 +23,29 @@ pub trait Vad: Send {
     fn probability(&mut self, frame: &[f32; FRAME]) -> f32;
 }
 
-/// The detectors to choose from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The detectors to choose from. All but the last judge speech at whatever level it comes.
+#[derive(Clone, Debug)]
 pub enum VadKind {
-    /// A small neural network in pure Rust; the default.
+    /// A small neural network in pure Rust; the default where there is no better one.
     Earshot,
     /// The WebRTC project's detector, voted over 200 ms.
     Webrtc,
     /// Loudness alone: for clean lines, tests, and the scripted engine.
     Energy,
+    /// Silero's neural network, whose weights the operator brings; the default where they are.
+    #[cfg(feature = "onnx")]
+    Silero(Silero),
 }
 
 impl VadKind {
     /// Makes a detector for one stream.
-    pub fn build(self) -> Box<dyn Vad> {
+    pub fn build(&self) -> Box<dyn Vad> {
         match self {
-            Self::Earshot => Box::new(earshot::Earshot::new()),
-            Self::Webrtc => Box::new(webrtc::Webrtc::new()),
+            Self::Earshot => Box::new(Leveled::new(|| Box::new(earshot::Earshot::new()))),
+            Self::Webrtc => Box::new(Leveled::new(|| Box::new(webrtc::Webrtc::new()))),
             Self::Energy => Box::new(energy::Energy),
+            #[cfg(feature = "onnx")]
+            Self::Silero(silero) => Box::new(Leveled::new(|| silero.detector())),
         }
     }
 }
@@ -66,14 +78,14 @@ mod tests {
             .collect()
     }
 
-    fn highest(kind: VadKind, pcm: &[f32]) -> f32 {
+    fn highest(kind: &VadKind, pcm: &[f32]) -> f32 {
         let mut vad = kind.build();
         pcm.as_chunks::<FRAME>().0.iter().map(|frame| vad.probability(frame)).fold(0.0, f32::max)
     }
 
     #[test]
     fn every_detector_hears_vowels_and_no_silence() {
-        for kind in KINDS {
+        for kind in &KINDS {
             assert!(highest(kind, &vec![0.0; 5 * RATE as usize]) < 0.35, "{kind:?} hears silence");
             assert!(highest(kind, &vowels(3)) > 0.5, "{kind:?} is deaf");
         }

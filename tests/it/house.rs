@@ -30,6 +30,14 @@ pub(crate) struct TestHouse {
     thread: Option<JoinHandle<bool>>,
 }
 
+/// The flags, and a models folder that is empty, so that a detector that happens to be on this machine changes nothing.
+#[cfg(feature = "whisper")]
+fn apart<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    let empty = ["--models-dir", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-models")];
+    let own = flags.contains(&"--models-dir");
+    empty.into_iter().filter(|_| !own).chain(flags.iter().copied()).collect()
+}
+
 impl TestHouse {
     /// A server with the scripted engine and these flags beside the necessary ones.
     pub(crate) fn start(flags: &[&str]) -> Self {
@@ -41,7 +49,7 @@ impl TestHouse {
     pub(crate) fn bundled(flags: &[&str]) -> Self {
         Self::start_with(
             &["--engine", "whisper", "--model", "bundled", "--offline", "--device", "cpu"],
-            flags,
+            &apart(flags),
         )
     }
 
@@ -49,7 +57,7 @@ impl TestHouse {
     #[cfg(feature = "whisper")]
     pub(crate) fn with_model(file: &Path, flags: &[&str]) -> Self {
         let file = file.to_str().expect("a plain path");
-        Self::start_with(&["--engine", "whisper", "--model", file, "--offline", "--device", "cpu"], flags)
+        Self::start_with(&["--engine", "whisper", "--model", file, "--offline", "--device", "cpu"], &apart(flags))
     }
 
     fn start_with(engine: &[&str], flags: &[&str]) -> Self {

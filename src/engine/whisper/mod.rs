@@ -175,10 +175,10 @@ impl Whisper {
             max_window: config.max_window,
             file_window: config.file_window,
             live_context: match config.audio_ctx {
-                AudioContext::Auto { floor, margin, .. } => {
+                AudioContext::Auto { floor, margin, whole: true } => {
                     Samples::from_millis(20 * floor.saturating_sub(margin + 8) as u64)
                 }
-                AudioContext::Full | AudioContext::Fixed(_) => Samples(0),
+                _ => Samples(0),
             },
             takes_placeholders: false,
             caveat: config.caveat,

@@ -312,9 +312,11 @@ impl WhisperRecognizer {
 
     /// How many encoder positions so many samples get.
     fn positions(&self, samples: usize, effort: Effort) -> usize {
-        let all = usize::try_from(self.context.model_n_audio_ctx()).unwrap_or(1500) / KERNEL * KERNEL;
-        // Word times need every frame of the window under a position, so one more than it fills.
+        let most = usize::try_from(self.context.model_n_audio_ctx()).unwrap_or(1500);
+        // Word times need every frame of the window under a position, so one more than it fills; with fewer the
+        // engine ends the process.
         let needed = (samples * POSITIONS).div_ceil(RATE as usize) + 2;
+        let all = if needed <= most / KERNEL * KERNEL { most / KERNEL * KERNEL } else { most };
         let positions = match self.config.audio_ctx {
             AudioContext::Full => all,
             AudioContext::Auto { whole: true, .. } if effort == Effort::Full => all,

@@ -33,7 +33,6 @@ const PROBE: Duration = Duration::from_millis(250);
 const POLICY: u16 = 1008;
 const INTERNAL: u16 = 1011;
 const RESTART: u16 = 1012;
-const TRY_AGAIN: u16 = 1013;
 
 /// Some clients leave the padding away.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

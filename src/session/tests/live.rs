@@ -74,11 +74,18 @@ proptest! {
 
     /// With an engine that hears well, live and file are the same text, however answers and audio interleave.
     #[test]
-    fn live_equals_file(words in words(60..600), chunk in 100usize..4_000, seed: u64) {
+    fn live_equals_file(
+        words in words(60..600),
+        chunk in 100usize..4_000,
+        context in prop_oneof![Just(0u64), 100u64..12_000],
+        seed: u64,
+    ) {
         let world = World::new(words, 1200);
         let file = world.run(config(2), &[usize::MAX], Behaviour::default());
-        let outcome = world.run(live(2), &[chunk], behaviour(seed));
-        outcome.check(&world, &live(2));
+        let mut live = live(2);
+        live.window.context = Samples::from_millis(context);
+        let outcome = world.run(live.clone(), &[chunk], behaviour(seed));
+        outcome.check(&world, &live);
         Reader::read(&outcome.events);
         prop_assert_eq!(outcome.text(), file.text());
         prop_assert_eq!(outcome.account, file.account);

@@ -1,0 +1,29 @@
+//! Speech is heard at whatever level it comes: a detector that judges a frame as it is, and a second one that judges it
+//! turned up.
+
+use super::{FRAME, Vad};
+
+/// How far the second one's frames are turned up: 24 dB.
+const GAIN: f32 = 16.0;
+
+/// Two detectors of one kind.
+pub(super) struct Leveled {
+    plain: Box<dyn Vad>,
+    turned_up: Box<dyn Vad>,
+}
+
+impl Leveled {
+    pub(super) fn new(detector: impl Fn() -> Box<dyn Vad>) -> Self {
+        Self { plain: detector(), turned_up: detector() }
+    }
+}
+
+impl Vad for Leveled {
+    fn probability(&mut self, frame: &[f32; FRAME]) -> f32 {
+        let loudest = frame.iter().fold(0.0_f32, |loudest, x| loudest.max(x.abs()));
+        let plain = self.plain.probability(frame);
+        let turned_up = self.turned_up.probability(&frame.map(|x| (x * GAIN).clamp(-1.0, 1.0)));
+        // What is cut off is distorted, and loud enough to be judged as it is.
+        if loudest * GAIN < 1.0 { plain.max(turned_up) } else { plain }
+    }
+}
