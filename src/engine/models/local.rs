@@ -36,7 +36,8 @@ impl Spec {
     }
 
     fn own(name: &str, hub: &HubConfig) -> Option<Self> {
-        let own = is_plain(name).then(|| Self::Own(name.to_owned()))?;
+        let usual = is_plain(name) && !super::is_reserved(name);
+        let own = usual.then(|| Self::Own(name.to_owned()))?;
         own.is_here(hub).then_some(own)
     }
 

@@ -21,6 +21,8 @@ mod hub;
 mod import;
 mod local;
 #[cfg(test)]
+mod pull_tests;
+#[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;

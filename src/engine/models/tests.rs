@@ -9,7 +9,7 @@ use super::header::tests::model;
 use super::*;
 
 /// A cache of its own, and little patience.
-fn config(endpoint: String) -> (HubConfig, tempfile::TempDir) {
+pub(super) fn config(endpoint: String) -> (HubConfig, tempfile::TempDir) {
     let cache = tempfile::tempdir().expect("a temporary folder");
     let mut hub = HubConfig { endpoint, ..HubConfig::new(cache.path().join("models")) };
     hub.patience.back_off = Duration::from_millis(1);
@@ -18,7 +18,7 @@ fn config(endpoint: String) -> (HubConfig, tempfile::TempDir) {
     (hub, cache)
 }
 
-fn spec(text: &str) -> Spec {
+pub(super) fn spec(text: &str) -> Spec {
     text.parse().expect(text)
 }
 
@@ -32,7 +32,7 @@ fn pull(hub: &HubConfig) -> Result<PathBuf, ModelError> {
 }
 
 /// Every file in the cache, locks aside.
-fn left(hub: &HubConfig) -> Vec<String> {
+pub(super) fn left(hub: &HubConfig) -> Vec<String> {
     fn walk(folder: &Path, found: &mut Vec<String>) {
         for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
@@ -361,16 +361,39 @@ fn models_are_asked_for_in_many_ways() {
     assert_eq!(spec("a/b:c/d.bin"), Spec::Hub { repo: "a/b".to_owned(), file: "c/d.bin".to_owned() });
     assert_eq!(spec(&file.to_string_lossy()), Spec::Path(file.clone()));
     let wrong = |text: &str| text.parse::<Spec>().expect_err(text);
-    for path in [
-        "/nowhere/at/all",
-        "gone.bin",
-        "gone.gguf",
-        "openai/whisper-base",
-        "../x",
-        "a/b:../../c.bin",
-        "a/..:c",
-    ] {
+    for path in
+        ["/nowhere/at/all", "gone.bin", "gone.gguf", "gone/model.bin", "../x", "a/b:../../c.bin", "a/..:c"]
+    {
         assert!(matches!(wrong(path), ModelError::NoFile(_)), "{path}");
+    }
+    assert!(matches!(wrong(&folder.path().to_string_lossy()), ModelError::Folder(_)));
+    assert_eq!(spec("me/whisper-sv"), Spec::Repo("me/whisper-sv".to_owned()));
+    for (names, entry) in [
+        (
+            &["openai/whisper-base", "Systran/faster-whisper-base", "whisper-base", "faster-whisper-base"][..],
+            "base",
+        ),
+        (&["openai/whisper-base.en", "guillaumekln/faster-whisper-base.en", "whisper-base.en"], "base.en"),
+        (&["openai/whisper-large", "openai/whisper-large-v1"], "large-v1"),
+        (&["openai/whisper-large-v3", "Systran/faster-whisper-large-v3", "whisper-large"], "large-v3"),
+        (
+            &[
+                "openai/whisper-large-v3-turbo",
+                "whisper-large-v3-turbo",
+                "deepdml/faster-whisper-large-v3-turbo-ct2",
+                "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+                "OPENAI/WHISPER-TURBO",
+            ],
+            "large-v3-turbo",
+        ),
+        (&["distil-whisper/distil-large-v3", "Systran/faster-distil-whisper-large-v3"], "distil-large-v3"),
+    ] {
+        for name in names {
+            assert_eq!(spec(name), Spec::Catalogue(find(entry).expect("it is there")), "{name}");
+        }
+    }
+    for name in ["distil-whisper/distil-small.en", "someone/whisper-base", "openai/whisper"] {
+        assert_eq!(spec(name), Spec::Repo(name.to_owned()));
     }
     for name in ["huge", "whisper-1", "a:b"] {
         assert!(matches!(wrong(name), ModelError::Unknown(_)), "{name}");
@@ -385,12 +408,24 @@ fn requests_may_use_other_services_names() {
     for name in REQUEST_ALIASES.iter().chain(&[
         "base",
         "BASE",
-        "openai/whisper-large-v3",
-        "Systran/faster-whisper-small",
+        "openai/whisper-base",
+        "Systran/faster-whisper-base",
+        "whisper-base",
     ]) {
         assert!(request_name_known(name, "base"), "{name}");
     }
-    for name in ["large-v3", "gpt-5", "", "whisper", "/whisper", "a/b/whisper", "openai/clip"] {
+    for name in [
+        "large-v3",
+        "openai/whisper-large-v3",
+        "Systran/faster-whisper-small",
+        "me/whisper-base",
+        "gpt-5",
+        "",
+        "whisper",
+        "/whisper",
+        "a/b/whisper",
+        "openai/clip",
+    ] {
         assert!(!request_name_known(name, "base"), "{name}");
     }
     assert!(request_name_known("turbo", "large-v3-turbo") && request_name_known("bundled", BUNDLED_NAME));

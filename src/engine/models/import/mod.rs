@@ -8,6 +8,8 @@
 
 mod ctranslate2;
 mod files;
+#[cfg(test)]
+pub(super) mod forge;
 mod layout;
 mod mel;
 mod numbers;
@@ -17,7 +19,7 @@ mod safetensors;
 mod source;
 mod tensors;
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 mod tokens;
 mod write;
 
