@@ -316,12 +316,15 @@ fn silero(file: &std::path::Path) -> Bad<VadKind> {
     })?;
     let mut onnx = Vec::new();
     opened.take(SILERO_BYTES).read_to_end(&mut onnx).map_err(|error| bad(error.to_string()))?;
-    crate::vad::Silero::load(&onnx).map(VadKind::Silero).map_err(bad)
+    let load = crate::vad::Silero::load(&onnx).map(VadKind::Silero);
+    load.map_err(|why| bad(format!("{why}; remove it, or use --vad earshot")))
 }
 
 #[cfg(not(feature = "onnx"))]
 fn silero(_: &std::path::Path) -> Bad<VadKind> {
-    Err(ConfigError::Bad("--vad silero: this build cannot read ONNX files; build it with --features onnx".into()))
+    Err(ConfigError::Bad(
+        "--vad silero: this build cannot read ONNX files; build it with --features onnx".into(),
+    ))
 }
 
 fn share(text: &str) -> Result<f32, String> {
@@ -506,9 +509,8 @@ impl PipelineFlags {
             (Some(VadName::Silero), _) => silero(&file),
             // The script is heard where it is loud, so loudness alone must decide.
             (None, EngineChoice::Script(_)) => Ok(VadKind::Energy),
-            (None, EngineChoice::Whisper(_)) if cfg!(feature = "onnx") && (self.vad_model.is_some() || file.is_file()) => {
-                silero(&file)
-            }
+            (None, EngineChoice::Whisper(_)) if self.vad_model.is_some() => silero(&file),
+            (None, EngineChoice::Whisper(_)) if cfg!(feature = "onnx") && file.is_file() => silero(&file),
             (None, EngineChoice::Whisper(_)) => Ok(VadKind::Earshot),
         }
     }

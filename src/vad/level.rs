@@ -22,8 +22,10 @@ impl Vad for Leveled {
     fn probability(&mut self, frame: &[f32; FRAME]) -> f32 {
         let loudest = frame.iter().fold(0.0_f32, |loudest, x| loudest.max(x.abs()));
         let plain = self.plain.probability(frame);
-        let turned_up = self.turned_up.probability(&frame.map(|x| (x * GAIN).clamp(-1.0, 1.0)));
-        // What is cut off is distorted, and loud enough to be judged as it is.
-        if loudest * GAIN < 1.0 { plain.max(turned_up) } else { plain }
+        // Not so far that it would be cut off, and distorted.
+        let gain = if loudest * GAIN > 1.0 { 1.0 / loudest } else { GAIN };
+        let turned_up = self.turned_up.probability(&frame.map(|x| x * gain));
+        // What is loud is judged as it is.
+        if gain < GAIN { plain } else { plain.max(turned_up) }
     }
 }

@@ -10,9 +10,9 @@ mod level;
 mod silero;
 mod webrtc;
 
+use self::level::Leveled;
 #[cfg(feature = "onnx")]
 pub use self::silero::Silero;
-use self::level::Leveled;
 
 /// Samples per frame: 32 ms at 16 kHz.
 pub const FRAME: usize = 512;
@@ -88,6 +88,35 @@ mod tests {
         for kind in &KINDS {
             assert!(highest(kind, &vec![0.0; 5 * RATE as usize]) < 0.35, "{kind:?} hears silence");
             assert!(highest(kind, &vowels(3)) > 0.5, "{kind:?} is deaf");
+        }
+    }
+
+    #[test]
+    fn quiet_speech_is_heard_and_quiet_noise_is_not() {
+        let quiet = |pcm: Vec<f32>, decibels: f32| -> Vec<f32> {
+            let gain = 10.0_f32.powf(decibels / 20.0);
+            pcm.iter().map(|x| x * gain).collect()
+        };
+        let noise = |n: u32| (n.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        let hiss: Vec<f32> = (0..5 * RATE).map(|n| 0.001 * noise(n)).collect();
+        let hum: Vec<f32> = (0..5 * RATE)
+            .map(|n| 0.003 * (std::f32::consts::TAU * 50.0 * n as f32 / RATE as f32).sin())
+            .collect();
+        for kind in [VadKind::Earshot, VadKind::Webrtc] {
+            assert!(highest(&kind, &quiet(vowels(3), -30.0)) > 0.5, "{kind:?} is deaf to quiet speech");
+            assert!(highest(&kind, &hum) < 0.5, "{kind:?} hears hum");
+        }
+        assert!(highest(&VadKind::Earshot, &hiss) < 0.5, "earshot hears hiss");
+    }
+
+    /// A broken network is one sentence, and a file of another kind does not bring the process down.
+    #[cfg(feature = "onnx")]
+    #[test]
+    fn what_is_not_silero_is_refused() {
+        for bytes in [&b""[..], b"hello", &[0x08, 0x07, 0x12, 0xff, 0xff, 0xff, 0x7f][..], &[0xff; 4096][..]]
+        {
+            let refused = Silero::load(bytes).err().expect("is not a network");
+            assert!(refused.starts_with("it is not Silero's network"), "{refused}");
         }
     }
 

@@ -40,7 +40,8 @@ impl Silero {
         let foreign = |error: &dyn fmt::Display| format!("it is not Silero's network, version 6 ({error})");
         // A file that a stranger made may bring the parser down.
         let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build));
-        let silero = Self(built.map_err(|_| foreign(&"it cannot be read"))?.map_err(|error| foreign(&error))?);
+        let silero =
+            Self(built.map_err(|_| foreign(&"it cannot be read"))?.map_err(|error| foreign(&error))?);
         let mut memory = Memory::default();
         silero.score(&mut memory, &[0.0; FRAME]).map_err(|error| foreign(&error))?;
         Ok(silero)

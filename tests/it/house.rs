@@ -57,7 +57,10 @@ impl TestHouse {
     #[cfg(feature = "whisper")]
     pub(crate) fn with_model(file: &Path, flags: &[&str]) -> Self {
         let file = file.to_str().expect("a plain path");
-        Self::start_with(&["--engine", "whisper", "--model", file, "--offline", "--device", "cpu"], &apart(flags))
+        Self::start_with(
+            &["--engine", "whisper", "--model", file, "--offline", "--device", "cpu"],
+            &apart(flags),
+        )
     }
 
     fn start_with(engine: &[&str], flags: &[&str]) -> Self {

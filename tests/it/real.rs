@@ -214,7 +214,9 @@ fn a_ringing_line_says_nothing_with_a_prompt_and_without() {
     let Some(house) = house() else { return };
     #[expect(clippy::disallowed_methods, reason = "a setting of these tests, not of the server")]
     if std::env::var_os(VAD).is_none() {
-        std::io::stderr().write_all(b"SKIPPED: the ringing line, because there is no Silero\n").expect("is said");
+        std::io::stderr()
+            .write_all(b"SKIPPED: the ringing line, because there is no Silero\n")
+            .expect("is said");
         return;
     }
     for fields in [&[("language", "en"), ("prompt", "The assistant is called Jarvix.")][..], &[]] {
