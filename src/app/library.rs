@@ -194,8 +194,12 @@ mod whisper {
 
         fn absent(&self, asked: &str) -> Option<(String, String)> {
             let spec = Spec::of_request(asked, self.hub())?;
-            let name = spec.name()?;
-            let advice = if spec.is_here(self.hub()) {
+            let (name, here) = (spec.name()?, spec.is_here(self.hub()));
+            // Any owner and repository might be a model; what is known is what the catalogue or this machine has.
+            if !here && !matches!(spec, Spec::Catalogue(_)) {
+                return None;
+            }
+            let advice = if here {
                 "requests may not bring it into memory (--models-on-request)".to_owned()
             } else {
                 format!("`whisperwire models pull {name}` brings it here")

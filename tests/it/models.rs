@@ -217,3 +217,35 @@ fn a_broken_file_in_the_models_folder_is_refused_and_no_other_file_can_be_named(
     }
     house.transcribe(&Form::of(&wav(&speech(1.0)))).good();
 }
+
+/// The same wish gets the same answer, however it is spelled, and no other model's words.
+#[cfg(feature = "whisper")]
+#[test]
+fn a_known_model_that_is_not_here_is_never_answered_by_another_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = folder.path().to_str().expect("a plain path");
+    let flags = ["--workers", "1", "--threads", "1", "--models-dir", models];
+    for setting in ["refuse", "accept"] {
+        let house = TestHouse::bundled(&[&flags[..], &["--unknown-models", setting]].concat());
+        let file = wav(&speech(1.0));
+        let spellings = [
+            "large-v3",
+            "openai/whisper-large-v3",
+            "Systran/faster-whisper-large-v3",
+            "whisper-large-v3",
+            "ggerganov/whisper.cpp:ggml-large-v3.bin",
+        ];
+        for name in spellings {
+            let refused = house.transcribe(&by(name, &file)).refused(404, "model_not_found", Some("model"));
+            assert!(refused.contains("whisperwire models pull large-v3"), "{refused}");
+            let look = house.get(&format!("/v1/models/{name}"));
+            look.refused(404, "model_not_found", Some("model"));
+        }
+        // The other services' names mean the model that is loaded; of unknown ones the setting says so.
+        house.transcribe(&by("whisper-1", &file)).good();
+        for unknown in ["nobody", "me/whisper-sv"] {
+            let answer = house.transcribe(&by(unknown, &file));
+            assert_eq!(answer.status, if setting == "accept" { 200 } else { 404 }, "{unknown}");
+        }
+    }
+}

@@ -189,3 +189,49 @@ fn an_english_model_knows_english_alone_and_a_missing_gpu_is_said() {
         assert!(matches!(error, Some(EngineError::Load(why)) if why.contains("GPU")));
     }
 }
+
+/// Blocks of an imported model are those that the engine itself would make of the same weights.
+#[test]
+#[expect(unsafe_code, reason = "the engine's quantiser is a C function")]
+fn imported_weights_are_quantised_as_the_engine_does_it() {
+    use whisper_rs::whisper_rs_sys as sys;
+
+    use crate::engine::models::Numbers;
+
+    let (rows, width) = (32, 1024);
+    let mut state = 1_u32;
+    let weights: Vec<f32> = (0..rows * width)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let random = (state >> 8) as f32 / (1 << 24) as f32 - 0.5;
+            random * random * random
+        })
+        .collect();
+    for (numbers, kind) in [
+        (Numbers::Q4_0, sys::ggml_type_GGML_TYPE_Q4_0),
+        (Numbers::Q4_1, sys::ggml_type_GGML_TYPE_Q4_1),
+        (Numbers::Q5_0, sys::ggml_type_GGML_TYPE_Q5_0),
+        (Numbers::Q5_1, sys::ggml_type_GGML_TYPE_Q5_1),
+        (Numbers::Q8_0, sys::ggml_type_GGML_TYPE_Q8_0),
+    ] {
+        let mut ours = Vec::new();
+        numbers.write(&weights, &mut ours);
+        let mut theirs = vec![0_u8; ours.len() + 64];
+        // SAFETY: the source holds rows times width values, and the target has room for as many blocks.
+        let written = unsafe {
+            sys::ggml_quantize_chunk(
+                kind,
+                weights.as_ptr(),
+                theirs.as_mut_ptr().cast(),
+                0,
+                rows as i64,
+                width as i64,
+                std::ptr::null(),
+            )
+        };
+        assert_eq!(written, ours.len(), "{numbers:?}");
+        // Where the compiler joins a product and a sum, a value in the middle of two steps may go the other way.
+        let different = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs).count();
+        assert!(different * 10_000 <= ours.len(), "{numbers:?}: {different} of {} bytes", ours.len());
+    }
+}

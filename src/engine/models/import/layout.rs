@@ -3,7 +3,7 @@
 
 /// The numbers that decide which tensors there are, and how large.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(in super::super) struct Shape {
     pub(super) vocab: u32,
     pub(super) audio_ctx: u32,
     pub(super) width: u32,

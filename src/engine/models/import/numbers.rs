@@ -124,7 +124,7 @@ impl Numbers {
     }
 
     /// Appends values; whole blocks of them where they are quantised.
-    pub(super) fn write(self, values: &[f32], out: &mut Vec<u8>) {
+    pub(in crate::engine) fn write(self, values: &[f32], out: &mut Vec<u8>) {
         match self {
             Self::F32 => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
             Self::F16 => {
