@@ -216,7 +216,7 @@ fn named(name: &str, hub: &HubConfig) -> Result<Spec, ModelError> {
         Spec::Bundled => Err(ModelError::NoFileOfItsOwn),
         Spec::Auto => Err(ModelError::NotOneModel),
         Spec::Path(_) => Err(ModelError::Unknown(name.to_owned())),
-        spec => Ok(spec.as_it_is_here(hub)),
+        spec => Ok(spec.found_here(hub)),
     }
 }
 

@@ -50,11 +50,11 @@ impl Spec {
         if let Some(entry) = find(name) {
             return Some(Self::Catalogue(entry));
         }
-        on_the_hub(name).map(|spec| spec.as_it_is_here(hub)).or_else(|| Self::own(name, hub))
+        on_the_hub(name).map(|spec| spec.found_here(hub)).or_else(|| Self::own(name, hub))
     }
 
     /// Of a repository that holds a ggml file, that file is here and no imported one.
-    pub(super) fn as_it_is_here(self, hub: &HubConfig) -> Self {
+    pub(super) fn found_here(self, hub: &HubConfig) -> Self {
         let Self::Repo(repo) = &self else { return self };
         if self.is_here(hub) {
             return self;

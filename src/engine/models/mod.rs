@@ -179,7 +179,7 @@ pub fn resolve(
 
 /// Finds the file of a model that has a name, or downloads it. Also returns what it was found to be.
 fn bring(spec: &Spec, hub: &HubConfig, progress: &mut dyn Progress) -> Result<(PathBuf, Spec), ModelError> {
-    let spec = spec.clone().as_it_is_here(hub);
+    let spec = spec.clone().found_here(hub);
     let place = spec.place(hub).ok_or(ModelError::NotOneModel)?;
     if place.is_file() {
         return Ok((place, spec));

@@ -14,6 +14,8 @@ mod layout;
 mod mel;
 mod numbers;
 mod record;
+#[cfg(test)]
+mod refused;
 mod repository;
 mod safetensors;
 mod source;
