@@ -16,7 +16,7 @@ fn main() {
         [("energy", VadKind::Energy), ("webrtc", VadKind::Webrtc), ("earshot", VadKind::Earshot)]
     {
         criterion.bench_function(&format!("an hour through the core, {name}"), |bench| {
-            bench.iter(|| black_box(hour(&minute, kind)));
+            bench.iter(|| black_box(hour(&minute, &kind)));
         });
     }
     criterion.final_summary();
@@ -36,7 +36,7 @@ fn minute() -> Vec<f32> {
 }
 
 /// Returns how many words came out.
-fn hour(minute: &[f32], kind: VadKind) -> usize {
+fn hour(minute: &[f32], kind: &VadKind) -> usize {
     let mut session =
         Session::new(SessionConfig { max_in_flight: 3, ..SessionConfig::default() }, kind.build());
     let mut words = 0;

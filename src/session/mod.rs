@@ -16,6 +16,7 @@
 
 mod agree;
 mod ahead;
+mod certainty;
 mod endpoint;
 mod guard;
 mod lost;
@@ -36,6 +37,7 @@ pub use self::window::WindowConfig;
 
 use self::agree::Agreement;
 use self::ahead::{AGAIN, Early, FIRST_PARTIAL, STEP, Shown, join};
+use self::certainty::Certainty;
 use self::endpoint::{Edge, Endpointer};
 use self::lost::Lost;
 use self::pack::{Packed, Packer, Part};
@@ -164,6 +166,7 @@ pub struct Session {
     config: SessionConfig,
     vad: Box<dyn Vad>,
     endpointer: Endpointer,
+    certainty: Certainty,
     timeline: Timeline,
     /// How far voice activity has been decided.
     judged: Samples,
@@ -211,6 +214,8 @@ struct Pending {
     cut: Cut,
     /// What its audio is made of, where that is not simply `cut.heard`.
     parts: Vec<Part>,
+    /// Whether somebody certainly spoke.
+    certain: bool,
     /// Whether a neighbor on the left hears its first words too.
     first: bool,
     last: bool,
@@ -237,6 +242,7 @@ impl Session {
             endpointer: Endpointer::new(config.endpoint.clone()),
             config,
             vad,
+            certainty: Certainty::default(),
             timeline: Timeline::default(),
             judged: Samples(0),
             open: None,
@@ -337,6 +343,7 @@ impl Session {
         self.timeline.fill(Span::new(self.judged, self.judged + Samples(real)), &mut frame);
         self.judged = self.judged + Samples(real);
         let probability = self.vad.probability(&frame);
+        self.certainty.hear(probability, self.vad.certain());
         match self.endpointer.push(self.judged, probability) {
             Some(Edge::Start(at)) => self.start(at),
             Some(Edge::End(at)) => self.stop(at),
@@ -436,6 +443,7 @@ impl Session {
         let cut = Cut { heard: Span::new(start, end), owned };
         let gaps = self.lost.take(owned);
         let (id, utterance) = (self.new_id(), Some(parts[0].utterance));
+        let certain = self.certainty.cut(last);
         let state = match pack::owned(&parts, owned)[..] {
             [] => Progress::Done(Ok(Recognition::default())),
             _ => Progress::Waiting(pcm.into()),
@@ -446,6 +454,7 @@ impl Session {
             utterance,
             cut,
             parts,
+            certain,
             first,
             last,
             done,
@@ -511,6 +520,7 @@ impl Session {
             utterance: Some(number),
             cut,
             parts: Vec::new(),
+            certain: self.certainty.cut(last),
             first: cut.heard.start == cut.owned.start,
             last,
             done: if last { vec![number] } else { Vec::new() },
@@ -615,11 +625,12 @@ impl Session {
     fn release(&mut self) {
         while self.windows.front().is_some_and(Pending::is_done) {
             let Some(window) = self.windows.pop_front() else { return };
-            let Pending { utterance, cut, parts, first, last, done, flushed, gaps, .. } = window;
+            let Pending { utterance, cut, parts, certain, first, last, done, flushed, gaps, .. } = window;
             let Progress::Done(result) = window.state else { return };
             let failure = result.as_ref().err().copied();
             let heard = result.unwrap_or_default();
-            let said = utterance.and_then(|number| self.tell(number, cut, &parts, (first, last), heard));
+            let said =
+                utterance.and_then(|number| self.tell(number, cut, &parts, (first, last, certain), heard));
             let owned = match parts[..] {
                 [] => vec![cut.owned],
                 _ => pack::owned(&parts, cut.owned),
@@ -667,13 +678,16 @@ impl Session {
         utterance: u32,
         cut: Cut,
         parts: &[Part],
-        (first, last): (bool, bool),
+        (first, last, certain): (bool, bool, bool),
         recognition: Recognition,
     ) -> Option<Samples> {
-        let (language, certainty) = (recognition.language, recognition.certainty);
+        let (language, sure) = (recognition.language, recognition.certainty);
         let mut phrases = self.stitcher.own(pack::unpack(recognition, parts), cut, first, last);
         self.stitcher.told(&phrases);
         guard::guard(&mut phrases);
+        if !certain && !certainty::is_sure(&phrases) {
+            phrases.clear();
+        }
         if let Some(shown) = self.shown.iter_mut().find(|shown| shown.utterance == utterance) {
             if shown.agreement.settle(&mut phrases, cut.owned, last) {
                 self.overruled += 1;
@@ -681,7 +695,7 @@ impl Session {
             }
             join(&mut phrases);
         }
-        let enough = certainty.is_none_or(|certainty| certainty >= SURE) || cut.owned.len() >= ENOUGH;
+        let enough = sure.is_none_or(|sure| sure >= SURE) || cut.owned.len() >= ENOUGH;
         if !phrases.is_empty() && enough {
             self.language = self.language.or(language);
         }
@@ -725,6 +739,7 @@ impl Pending {
             utterance: None,
             cut,
             parts: Vec::new(),
+            certain: true,
             first: true,
             last: false,
             done: Vec::new(),

@@ -28,4 +28,8 @@ impl Vad for Leveled {
         // What is loud is judged as it is.
         if gain < GAIN { plain } else { plain.max(turned_up) }
     }
+
+    fn certain(&self) -> Option<f32> {
+        self.plain.certain()
+    }
 }

@@ -21,6 +21,11 @@ pub const FRAME: usize = 512;
 pub trait Vad: Send {
     /// How much the frame that follows the previous one sounds like speech, 0 to 1.
     fn probability(&mut self, frame: &[f32; FRAME]) -> f32;
+
+    /// The probability above which it is hardly ever wrong, if there is one.
+    fn certain(&self) -> Option<f32> {
+        None
+    }
 }
 
 /// The detectors to choose from. All but the last judge speech at whatever level it comes.

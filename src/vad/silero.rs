@@ -102,4 +102,8 @@ impl Vad for Detector {
         // It has run once when it was loaded, and every frame has the same shape.
         self.network.score(&mut self.memory, frame).unwrap_or(0.0).clamp(0.0, 1.0)
     }
+
+    fn certain(&self) -> Option<f32> {
+        Some(0.9)
+    }
 }

@@ -38,8 +38,10 @@ const LOGPROB_THRESHOLD: f32 = -1.0;
 const COMPRESSION_THRESHOLD: f32 = 2.4;
 /// Above it nobody spoke, and doubtful words are no reason to try again. OpenAI's and whisper.cpp's threshold.
 const NO_SPEECH_THRESHOLD: f32 = 0.6;
-/// The rungs of the ladder: three, where OpenAI's code climbs six. Each is decoded with `best_of` samples.
-const TEMPERATURE_STEP: f32 = 0.4;
+/// The rungs of the ladder. OpenAI's and whisper.cpp's step.
+const TEMPERATURE_STEP: f32 = 0.2;
+/// The highest rung: what is drawn above it is seldom what was said.
+const HIGHEST_TEMPERATURE: f32 = 0.6;
 /// Windows are padded to a second: the engine ignores less than 100 ms and does badly on less than a second.
 const SHORTEST: usize = RATE as usize;
 /// Windows shorter than this get quiet in front of them: a word that is cut tight is heard as another one.
@@ -93,7 +95,9 @@ impl Recognizer for WhisperRecognizer {
                 continue;
             }
             temperature += TEMPERATURE_STEP;
-            let last = request.effort == Effort::Draft || !self.config.fallback || temperature > 1.0 + 1e-3;
+            let last = request.effort == Effort::Draft
+                || !self.config.fallback
+                || temperature > HIGHEST_TEMPERATURE + 1e-3;
             if good {
                 break Some(attempt);
             }
