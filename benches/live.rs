@@ -125,7 +125,7 @@ mod whisper {
                             Some(said) => said.clone(),
                             None => {
                                 let effort = if last { Effort::Live } else { Effort::Draft };
-                                let request = request(window.pcm, window.span.start, effort, engine);
+                                let request = request(window.pcm, window.span.start, effort);
                                 let said = recognizer.recognize(&request, &Abort::default())?;
                                 heard.entry(key).or_insert(said).clone()
                             }
@@ -191,7 +191,7 @@ mod whisper {
         Ok(())
     }
 
-    fn request(pcm: std::sync::Arc<[f32]>, offset: Samples, effort: Effort, engine: &dyn Engine) -> Request {
+    fn request(pcm: std::sync::Arc<[f32]>, offset: Samples, effort: Effort) -> Request {
         let language = Some(whisperwire::language::Language::ENGLISH);
         Request { pcm, offset, effort, language, prior: None, options: std::sync::Arc::default() }
     }

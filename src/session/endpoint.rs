@@ -57,8 +57,9 @@ impl EndpointConfig {
     /// As much audio around speech as nobody has to wait for: with it, first and last words are heard better.
     #[must_use]
     pub fn with_room(self) -> Self {
-        let room = Samples::from_millis(500);
-        Self { preroll: self.preroll.max(room), postroll: self.postroll.max(room.min(self.hangover)), ..self }
+        let room = Samples::from_millis(1_000);
+        let hangover = self.hangover.max(room);
+        Self { preroll: self.preroll.max(room), postroll: self.postroll.max(room), hangover, ..self }
     }
 
     /// Another pre-roll.
