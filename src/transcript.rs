@@ -112,6 +112,31 @@ pub struct Word {
     pub tokens: Vec<Token>,
 }
 
+impl Word {
+    /// Whether the text has more than spaces and punctuation.
+    pub fn has_letters(&self) -> bool {
+        self.text.contains(char::is_alphanumeric)
+    }
+
+    /// About how many Latin letters it takes to write it.
+    fn letters(&self) -> f64 {
+        // Characters that stand for a syllable or a word: kana, the unified ideographs, Hangul.
+        let syllable = |c: char| matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}');
+        let weight = |c: char| if syllable(c) { 2.5 } else { 1.0 };
+        self.text.chars().filter(|c| c.is_alphanumeric()).map(weight).sum()
+    }
+}
+
+/// Whether people could say these words in the time they were given. Fast speakers reach 25 letters a second; a few
+/// letters more are allowed because word times are only about right.
+pub fn is_speakable(words: &[Word]) -> bool {
+    const LETTERS_PER_SECOND: f64 = 35.0;
+    const ALLOWANCE: f64 = 10.0;
+    let (Some(first), Some(last)) = (words.first(), words.last()) else { return true };
+    let time = last.span.end.saturating_sub(first.span.start).seconds();
+    words.iter().map(Word::letters).sum::<f64>() <= ALLOWANCE + LETTERS_PER_SECOND * time
+}
+
 /// A run of words that the engine delimited itself, with the figures it judged them by.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Phrase {

@@ -7,6 +7,7 @@
 //! This room never talks to clients and never sees bytes of a container: it hears 16 kHz mono and answers with
 //! words on the caller's timeline.
 
+pub mod guard;
 pub mod models;
 pub mod pool;
 pub mod script;

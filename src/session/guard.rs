@@ -3,9 +3,10 @@
 //! The first guard is that nothing but speech is ever asked about, and the second is the engine's own fallback
 //! ladder. These are the last ones, after the decode. They remove words only on strong evidence, because a word
 //! wrongly removed is as bad as one wrongly invented. Rules and thresholds: OpenAI's `whisper/transcribe.py`
-//! (no-speech and log probability); the repetition rule is ours.
+//! (no-speech and log probability); the repetition rule is ours. What needs the prompt or the text as it was decoded is
+//! in `engine::guard`.
 
-use crate::transcript::{Phrase, Word};
+use crate::transcript::{Phrase, Word, is_speakable};
 
 use super::stitch::letters;
 
@@ -13,30 +14,33 @@ use super::stitch::letters;
 const NO_SPEECH: f32 = 0.6;
 /// Mean log probability below which the model was unsure.
 const UNSURE: f32 = -1.0;
-/// The longest group of words that is looked for as a repetition.
-const LONGEST_GROUP: usize = 5;
-/// Groups said this often in a row, with nothing between, are a stuck decoder.
+/// Groups said this often in a row, with nothing between, may be a stuck decoder's.
 const STUCK: usize = 4;
 /// Single words are said again and again by people too: "no, no, no, no".
 const STUCK_WORD: usize = 6;
+/// Whole sentences are not.
+const STUCK_SENTENCE: usize = 3;
+/// The least words of a sentence.
+const SENTENCE: usize = 6;
+/// The most words that a repetition is looked for among: more than a window holds.
+const MOST_WORDS: usize = 1000;
 
 /// Removes phrases nobody spoke, and collapses what a stuck decoder repeats.
 pub(super) fn guard(phrases: &mut Vec<Phrase>) {
     phrases.retain(|phrase| !invented(phrase));
-    for phrase in phrases {
-        collapse(&mut phrase.words);
-    }
+    collapse(phrases);
+    phrases.retain(|phrase| !phrase.words.is_empty());
 }
 
 fn invented(phrase: &Phrase) -> bool {
     let wordless = phrase.words.iter().all(|word| letters(&word.text).is_empty());
-    wordless || (phrase.no_speech > NO_SPEECH && confidence(phrase) < UNSURE)
+    wordless || (phrase.no_speech > NO_SPEECH && mean_logprob(&phrase.words) <= UNSURE)
 }
 
 /// Mean log probability of the tokens, or of the words where the engine has no tokens.
-fn confidence(phrase: &Phrase) -> f32 {
-    let tokens = phrase.words.iter().flat_map(|word| &word.tokens).map(|token| token.logprob);
-    let words = phrase.words.iter().map(|word| word.probability.max(1e-6).ln());
+fn mean_logprob(words: &[Word]) -> f32 {
+    let tokens = words.iter().flat_map(|word| &word.tokens).map(|token| token.logprob);
+    let words = words.iter().map(|word| word.probability.max(1e-6).ln());
     mean(tokens).or_else(|| mean(words)).unwrap_or(0.0)
 }
 
@@ -45,38 +49,82 @@ fn mean(values: impl Iterator<Item = f32>) -> Option<f32> {
     (count > 0).then(|| sum / count as f32)
 }
 
-/// Keeps the first of a group that is repeated without end.
-fn collapse(words: &mut Vec<Word>) {
+/// Words that stand in a row again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    start: usize,
+    /// Words of the group.
+    period: usize,
+    times: usize,
+}
+
+impl Run {
+    fn end(self) -> usize {
+        self.start + self.period * self.times
+    }
+}
+
+/// Keeps the first of a group that a stuck decoder repeats, across phrases, whatever its length. People repeat
+/// themselves too, so there must be evidence: the model says that nobody spoke, or doubts what it repeats, or has put
+/// the words into less time than anybody needs to say them. Real repetition has the time that it took.
+fn collapse(phrases: &mut [Phrase]) {
+    let no_speech = phrases.iter().map(|phrase| phrase.no_speech).fold(0.0, f32::max);
+    let words: Vec<Word> =
+        phrases.iter().flat_map(|phrase| &phrase.words).take(MOST_WORDS).cloned().collect();
     let said: Vec<String> = words.iter().map(|word| letters(&word.text)).collect();
     let mut keep = vec![true; words.len()];
     let mut at = 0;
     while at < said.len() {
-        let stuck = (1..=LONGEST_GROUP).find_map(|group| {
-            let times = repetitions(&said[at..], group);
-            (times >= if group == 1 { STUCK_WORD } else { STUCK }).then_some((group, times))
-        });
-        match stuck {
-            Some((group, times)) => {
-                keep[at + group..at + group * times].fill(false);
-                at += group * times;
+        let Some(run) = repetition(&said, at) else {
+            at += 1;
+            continue;
+        };
+        let doubted = no_speech > NO_SPEECH || mean_logprob(&words[run.start..run.end()]) < UNSURE;
+        let group = |n: usize| run.start + n * run.period..run.start + (n + 1) * run.period;
+        let mut dropped = vec![doubted; run.times];
+        for first in 0..run.times {
+            // Word times are only about right, so three groups are looked at together.
+            let three = first..(first + 3).min(run.times);
+            if three.len() == 3 && !is_speakable(&words[group(three.start).start..group(three.end - 1).end]) {
+                dropped[three].fill(true);
             }
-            None => at += 1,
         }
+        for n in (1..run.times).filter(|n| dropped[*n]) {
+            keep[group(n)].fill(false);
+        }
+        // The window may have ended within the next one.
+        let rest = &said[run.end()..];
+        if dropped[run.times - 1] && rest.len() < run.period && said[run.start..].starts_with(rest) {
+            keep[run.end()..].fill(false);
+        }
+        at = run.end();
     }
     let mut keep = keep.into_iter();
-    words.retain(|_| keep.next().unwrap_or(true));
+    for phrase in phrases {
+        phrase.words.retain(|_| keep.next().unwrap_or(true));
+    }
 }
 
-/// How often the first `group` words stand in a row.
-fn repetitions(said: &[String], group: usize) -> usize {
-    let Some(first) = said.get(..group) else { return 0 };
-    said.chunks_exact(group).take_while(|next| *next == first).count()
+/// The group that stands at `at` more often than people say one, the shortest if there are several.
+fn repetition(said: &[String], at: usize) -> Option<Run> {
+    let said = &said[at..];
+    (1..=said.len() / STUCK_SENTENCE).find_map(|period| {
+        let same = said.iter().zip(&said[period..]).take_while(|(a, b)| a == b).count();
+        let times = 1 + same / period;
+        let most = match period {
+            1 => STUCK_WORD,
+            SENTENCE.. => STUCK_SENTENCE,
+            _ => STUCK,
+        };
+        (times >= most).then_some(Run { start: at, period, times })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transcript::Span;
+    use crate::transcript::{Samples, Span};
+    use proptest::prelude::*;
 
     fn phrase(text: &str) -> Phrase {
         let words = text
@@ -114,6 +162,94 @@ mod tests {
             "that that is is",
         ] {
             assert_eq!(guarded(text), text);
+        }
+    }
+
+    /// Words of which each is given so many seconds.
+    fn said(text: &str, seconds: f64, probability: f32) -> Vec<Phrase> {
+        let mut phrase = phrase(text);
+        for (n, word) in phrase.words.iter_mut().enumerate() {
+            let at = |n: usize| Samples::from_seconds(n as f64 * seconds);
+            word.span = Span::new(at(n), at(n + 1));
+            word.probability = probability;
+        }
+        vec![phrase]
+    }
+
+    fn text(phrases: &[Phrase]) -> String {
+        phrases.iter().flat_map(|p| &p.words).map(|word| word.text.trim()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn real_repetition_takes_its_time_and_is_text() {
+        let lights = "the lights are on ".repeat(8);
+        let long = "we will go down to the river and look at the boats ".repeat(4);
+        for spoken in [&lights, &long, &"no ".repeat(20), &"the lights ".repeat(8)] {
+            let mut phrases = said(spoken, 0.25, 0.8);
+            guard(&mut phrases);
+            assert_eq!(text(&phrases), spoken.trim());
+        }
+    }
+
+    #[test]
+    fn a_loop_of_any_period_is_heard_once_where_there_is_evidence() {
+        for period in 1..40 {
+            let group: Vec<String> = (0..period).map(|n| format!("word{n}")).collect();
+            let group = group.join(" ");
+            let again = format!("{group} ").repeat(9) + group.split(' ').next().unwrap_or_default();
+            let expected = if period == 1 { "word0" } else { &group };
+            for (what, mut phrases) in [
+                ("no time", said(&again, 0.01, 0.99)),
+                ("doubt", said(&again, 0.4, 0.3)),
+                ("no speech", said(&again, 0.4, 0.9)),
+            ] {
+                if what == "no speech" {
+                    phrases[0].no_speech = 0.8;
+                }
+                guard(&mut phrases);
+                assert_eq!(text(&phrases), expected, "{what}, {period}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_loop_runs_across_phrases() {
+        let mut phrases: Vec<Phrase> = (0..9).map(|_| phrase("thank you for watching this")).collect();
+        guard(&mut phrases);
+        assert_eq!(text(&phrases), "thank you for watching this");
+        assert_eq!(phrases.len(), 1);
+    }
+
+    #[test]
+    fn only_what_was_crammed_in_is_dropped() {
+        let mut phrases = said(&"no ".repeat(40), 0.3, 0.9);
+        let words = &mut phrases[0].words;
+        let end = words[9].span.end;
+        words[10..].iter_mut().for_each(|word| word.span = Span::new(end, end));
+        guard(&mut phrases);
+        let kept = phrases[0].words.len();
+        assert!((8..=10).contains(&kept), "{kept} of ten that were said");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_at_a_speakable_rate_with_confidence_is_kept(
+            words in proptest::collection::vec("[a-c]{1,5}", 0..300), seconds in 0.2..1.0_f64,
+        ) {
+            let mut phrases = said(&words.join(" "), seconds, 0.8);
+            guard(&mut phrases);
+            prop_assert_eq!(text(&phrases), words.join(" "));
+        }
+
+        #[test]
+        fn only_repeated_words_go_whatever_the_evidence(
+            words in proptest::collection::vec("[ab]{1,2}", 0..300),
+        ) {
+            let mut phrases = said(&words.join(" "), 0.0, 0.9);
+            guard(&mut phrases);
+            let kept: std::collections::HashSet<String> =
+                phrases.iter().flat_map(|p| &p.words).map(|word| word.text.trim().to_owned()).collect();
+            prop_assert_eq!(kept, words.into_iter().collect());
         }
     }
 

@@ -6,8 +6,6 @@
 
 use std::io::Write as _;
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
 use serde::Serialize;
 use whisperwire_protocol::captions::{self, Caption};
 use whisperwire_protocol::form::{ResponseFormat, TranscriptionForm};
@@ -16,6 +14,7 @@ use whisperwire_protocol::openai as wire;
 use crate::dialect::Narrator;
 use crate::dialect::deltas::{Deltas, audio_tokens, text_tokens};
 use crate::engine::Task;
+use crate::engine::guard::compression_ratio;
 use crate::language::Language;
 use crate::transcript::{Gap, GapReason, Samples, Segment, Transcript, Word};
 
@@ -273,14 +272,6 @@ fn mean_logprob(words: &[Word]) -> f32 {
         count => (tokens().map(|token| log_finite(token.logprob)).sum(), count),
     };
     if count == 0 { 0.0 } else { sum / count as f32 }
-}
-
-/// How many times smaller zlib makes a text. Text that repeats itself is above about 2.4.
-fn compression_ratio(text: &str) -> f32 {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text.as_bytes()).expect("memory takes every write");
-    let compressed = encoder.finish().expect("memory takes every write");
-    text.len() as f32 / compressed.len() as f32
 }
 
 /// Seconds to the millisecond; what is below is noise on the wire.

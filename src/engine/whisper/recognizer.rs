@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use whisper_rs::{FullParams, SamplingStrategy, WhisperContext, WhisperState};
 
+use super::super::guard::{compression_ratio, drop_echoes};
 use super::super::{Abort, Effort, EngineError, Recognizer, Request, Task};
 use super::guard::Guard;
-use super::words::{Heard, Loudness, compression_ratio, phrases};
+use super::words::{Heard, Loudness, phrases, written};
 use super::{Alignment, AudioContext, WhisperConfig, failed};
 use crate::language::Language;
 use crate::transcript::{Phrase, RATE, Recognition, Samples, Span, Token};
@@ -109,8 +110,11 @@ impl Recognizer for WhisperRecognizer {
             }
         };
         let least = self.config.least_confidence.unwrap_or(f32::NEG_INFINITY);
-        let phrases =
+        let mut phrases =
             best.filter(|best| best.confidence >= least).map_or_else(Vec::new, |attempt| attempt.phrases);
+        if let Some(prompt) = &request.options.prompt {
+            drop_echoes(&mut phrases, prompt);
+        }
         Ok(Recognition { phrases, language: Some(language), certainty })
     }
 }
@@ -364,7 +368,7 @@ impl WhisperRecognizer {
         let span = Span::new(offset, offset + Samples(end));
         Attempt {
             confidence,
-            compression: compression_ratio(&heard),
+            compression: compression_ratio(&written(&heard)),
             no_speech,
             phrases: phrases(heard, &loudness, span, temperature, no_speech),
         }

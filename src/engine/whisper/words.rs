@@ -3,8 +3,6 @@
 //! The cross attention tells where each token ends, on a path that must pass through all of the sound. A word that
 //! stands beside a pause has some of that pause in it, so edges are moved to where sound begins and ends.
 
-use std::io::Write;
-
 use crate::transcript::{Phrase, RATE, Samples, Span, Token, Word};
 
 /// What the decoder wrote, in order. Times are samples from the window's start.
@@ -202,20 +200,13 @@ fn writes_no_spaces(c: char) -> bool {
         | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}')
 }
 
-/// How much smaller the text becomes when it is compressed, as OpenAI's code measures it: the bytes of the text over
-/// those of its zlib stream. Above 2.4 it repeats itself.
-pub(super) fn compression_ratio(heard: &[Heard]) -> f32 {
-    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
-    let mut length = 0;
-    for item in heard {
-        if let Heard::Text { token, .. } = item {
-            length += token.bytes.len();
-            // Into memory: it cannot fail.
-            let _ = packed.write_all(&token.bytes);
-        }
-    }
-    let packed = packed.finish().map_or(1, |packed| packed.len().max(1));
-    length as f32 / packed as f32
+/// The text.
+pub(super) fn written(heard: &[Heard]) -> String {
+    let bytes = heard.iter().filter_map(|item| match item {
+        Heard::Text { token, .. } => Some(&token.bytes[..]),
+        Heard::Timestamp(_) => None,
+    });
+    String::from_utf8_lossy(&bytes.collect::<Vec<_>>().concat()).into_owned()
 }
 
 #[cfg(test)]
@@ -305,18 +296,4 @@ mod tests {
         let words: Vec<String> = read(heard, &ALL).concat().into_iter().map(|(text, ..)| text).collect();
         assert_eq!(words, ["雪", "が。"]);
     }
-
-    #[test]
-    fn repetition_compresses_well() {
-        let said = |text: &str| -> Vec<Heard> {
-            text.split_inclusive(' ').map(|piece| self::text(piece.as_bytes(), 0)).collect()
-        };
-        let speech =
-            "and so my fellow americans ask not what your country can do for you ask what you can do";
-        assert!(compression_ratio(&said(speech)) < 2.0);
-        assert!(compression_ratio(&said(&"thank you for watching ".repeat(12))) > COMPRESSED);
-        assert!(compression_ratio(&[]) < 1.0);
-    }
-
-    const COMPRESSED: f32 = 2.4;
 }
