@@ -66,7 +66,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("dashmap", &["http"]),
     ("dotenvy", &["main", "config"]),
     ("earshot", &["vad"]),
-    ("flate2", &["engine"]),
+    ("flate2", &["dialect", "engine"]),
     ("half", &["engine/models"]),
     ("hmac", &["jobs/webhook"]),
     ("hyper", &["http"]),

@@ -22,6 +22,8 @@ const STUCK_WORD: usize = 6;
 const STUCK_SENTENCE: usize = 3;
 /// The least words of a sentence.
 const SENTENCE: usize = 6;
+/// So many letters tell whether there was time to say them.
+const LETTERS: usize = 20;
 /// The most words that a repetition is looked for among: more than a window holds.
 const MOST_WORDS: usize = 1000;
 
@@ -82,11 +84,13 @@ fn collapse(phrases: &mut [Phrase]) {
         let doubted = no_speech > NO_SPEECH || mean_logprob(&words[run.start..run.end()]) < UNSURE;
         let group = |n: usize| run.start + n * run.period..run.start + (n + 1) * run.period;
         let mut dropped = vec![doubted; run.times];
-        for first in 0..run.times {
-            // Word times are only about right, so three groups are looked at together.
-            let three = first..(first + 3).min(run.times);
-            if three.len() == 3 && !is_speakable(&words[group(three.start).start..group(three.end - 1).end]) {
-                dropped[three].fill(true);
+        // Word times are only about right, so some groups are looked at together: three, and more of short words.
+        let letters: usize = said[group(0)].iter().map(|word| word.chars().count()).sum();
+        let together = LETTERS.div_ceil(letters.max(1)).clamp(3, run.times.max(3));
+        for first in 0..(run.times + 1).saturating_sub(together) {
+            let some = first..first + together;
+            if !is_speakable(&words[group(some.start).start..group(some.end - 1).end]) {
+                dropped[some].fill(true);
             }
         }
         for n in (1..run.times).filter(|n| dropped[*n]) {

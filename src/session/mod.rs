@@ -22,6 +22,7 @@ mod guard;
 mod lost;
 mod pack;
 mod stitch;
+mod tell;
 mod window;
 
 #[cfg(test)]
@@ -36,15 +37,15 @@ pub use self::pack::PackConfig;
 pub use self::window::WindowConfig;
 
 use self::agree::Agreement;
-use self::ahead::{AGAIN, Early, FIRST_PARTIAL, STEP, Shown, join};
+use self::ahead::{AGAIN, Early, FIRST_PARTIAL, STEP, Shown};
 use self::certainty::Certainty;
 use self::endpoint::{Edge, Endpointer};
 use self::lost::Lost;
-use self::pack::{Packed, Packer, Part};
+use self::pack::{Packer, Part};
 use self::stitch::Stitcher;
 use self::window::{Cut, Cutter, Timeline};
 use crate::language::Language;
-use crate::transcript::{Account, Event, Gap, GapReason, Phrase, Recognition, Samples, Segment, Span};
+use crate::transcript::{Account, Event, GapReason, Recognition, Samples, Span};
 use crate::vad::{FRAME, Vad};
 
 /// How a stream is cut and how much of it is worked on at once.
@@ -385,20 +386,6 @@ impl Session {
         self.outputs.push_back(Output::Event(Event::SpeechStarted { utterance: number, at }));
     }
 
-    /// A silence of which some was lost is told between windows, so it ends one.
-    fn start_packed(&mut self, at: Samples, utterance: u32) {
-        let room = |packer: &Packer| packer.has_room(self.judged, self.config.window.max);
-        if self.lost.any(Span::new(Samples(0), at)) || !self.packer.as_ref().is_some_and(room) {
-            self.cut_rest();
-        }
-        if !self.packer.as_ref().is_some_and(Packer::rests) {
-            self.pass_silence(at);
-        }
-        if let Some(packer) = &mut self.packer {
-            packer.start(&self.timeline, at, utterance);
-        }
-    }
-
     fn stop(&mut self, at: Samples) {
         if let Some(packer) = &mut self.packer {
             packer.stop(at);
@@ -428,40 +415,6 @@ impl Session {
             self.stop(at);
         }
         self.cut_rest();
-    }
-
-    /// Closes the window of a file that is being gathered.
-    fn cut_rest(&mut self) {
-        if let Some(packed) = self.packer.as_mut().and_then(|packer| packer.rest(&self.timeline)) {
-            self.cut_packed(packed);
-        }
-    }
-
-    fn cut_packed(&mut self, packed: Packed) {
-        let Packed { pcm, parts, owned, first, last, done } = packed;
-        let (start, end) = (parts[0].span.start, parts[parts.len() - 1].span.end);
-        let cut = Cut { heard: Span::new(start, end), owned };
-        let gaps = self.lost.take(owned);
-        let (id, utterance) = (self.new_id(), Some(parts[0].utterance));
-        let certain = self.certainty.cut(last);
-        let state = match pack::owned(&parts, owned)[..] {
-            [] => Progress::Done(Ok(Recognition::default())),
-            _ => Progress::Waiting(pcm.into()),
-        };
-        self.covered = self.covered.max(owned.end);
-        self.windows.push_back(Pending {
-            id,
-            utterance,
-            cut,
-            parts,
-            certain,
-            first,
-            last,
-            done,
-            flushed: false,
-            gaps,
-            state,
-        });
     }
 
     fn end(&mut self) {
@@ -619,108 +572,6 @@ impl Session {
         let asked = self.windows.iter().filter(|window| matches!(window.state, Progress::Asked)).count();
         let early = self.open.as_ref().and_then(|utterance| utterance.early.as_ref());
         asked + usize::from(early.is_some_and(|early| early.answer.is_none()))
-    }
-
-    /// Tells what the oldest windows said, as long as they are done.
-    fn release(&mut self) {
-        while self.windows.front().is_some_and(Pending::is_done) {
-            let Some(window) = self.windows.pop_front() else { return };
-            let Pending { utterance, cut, parts, certain, first, last, done, flushed, gaps, .. } = window;
-            let Progress::Done(result) = window.state else { return };
-            let failure = result.as_ref().err().copied();
-            let heard = result.unwrap_or_default();
-            let said =
-                utterance.and_then(|number| self.tell(number, cut, &parts, (first, last, certain), heard));
-            let owned = match parts[..] {
-                [] => vec![cut.owned],
-                _ => pack::owned(&parts, cut.owned),
-            };
-            self.account.decoded += owned.iter().map(|span| span.len().0).sum::<u64>();
-            match failure {
-                Some(reason) if !parts.is_empty() => {
-                    for span in owned {
-                        self.account.decoded -= span.len().0;
-                        self.tell_gap(span, reason);
-                    }
-                    self.stitcher.forget();
-                }
-                // What was promised before the window failed has been told, so it is not lost.
-                Some(reason) => {
-                    let start = said.unwrap_or(cut.owned.start).clamp(cut.owned.start, cut.owned.end);
-                    self.account.decoded -= (cut.owned.end - start).0;
-                    self.tell_gap(Span::new(start, cut.owned.end), reason);
-                    self.stitcher.forget();
-                }
-                None => {
-                    for gap in gaps {
-                        // Lost silence was never counted as decoded.
-                        self.account.decoded -= if utterance.is_some() { gap.len().0 } else { 0 };
-                        self.tell_gap(gap, GapReason::Corrupt);
-                    }
-                }
-            }
-            if let Some(number) = utterance {
-                self.show_rest(number, last, said.is_some());
-            }
-            for utterance in done {
-                self.outputs.push_back(Output::Event(Event::UtteranceDone { utterance }));
-            }
-            if flushed {
-                let at = cut.heard.end;
-                self.outputs.push_back(Output::Event(Event::Flushed { at }));
-            }
-        }
-    }
-
-    /// Tells a window's own words; where the last of them ends.
-    fn tell(
-        &mut self,
-        utterance: u32,
-        cut: Cut,
-        parts: &[Part],
-        (first, last, certain): (bool, bool, bool),
-        recognition: Recognition,
-    ) -> Option<Samples> {
-        let (language, sure) = (recognition.language, recognition.certainty);
-        let mut phrases = self.stitcher.own(pack::unpack(recognition, parts), cut, first, last);
-        self.stitcher.told(&phrases);
-        guard::guard(&mut phrases);
-        if !certain && !certainty::is_sure(&phrases) {
-            phrases.clear();
-        }
-        if let Some(shown) = self.shown.iter_mut().find(|shown| shown.utterance == utterance) {
-            if shown.agreement.settle(&mut phrases, cut.owned, last) {
-                self.overruled += 1;
-                self.stitcher.told(&phrases);
-            }
-            join(&mut phrases);
-        }
-        let enough = sure.is_none_or(|sure| sure >= SURE) || cut.owned.len() >= ENOUGH;
-        if !phrases.is_empty() && enough {
-            self.language = self.language.or(language);
-        }
-        let mut said = None;
-        for Phrase { words, temperature, no_speech } in phrases {
-            let (Some(head), Some(tail)) = (words.first(), words.last()) else { continue };
-            let span = Span::new(head.span.start, tail.span.end);
-            said = Some(span.end);
-            let utterance = pack::utterance_at(parts, span.start).unwrap_or(utterance);
-            let segment = Segment {
-                utterance,
-                span,
-                words,
-                temperature,
-                no_speech,
-                language: language.or(self.language),
-            };
-            self.outputs.push_back(Output::Event(Event::Final(segment)));
-        }
-        said
-    }
-
-    fn tell_gap(&mut self, span: Span, reason: GapReason) {
-        self.account.lost += span.len().0;
-        self.outputs.push_back(Output::Event(Event::Gap(Gap { span, reason })));
     }
 
     fn finish(&mut self) {

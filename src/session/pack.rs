@@ -4,7 +4,8 @@
 //! same however full it is. Short silences stay, because a pause is part of what is said. A full window ends in the
 //! longest pause of its second half; only speech without a pause is cut inside, at its quietest moment, with an overlap.
 
-use super::window::{Timeline, WindowConfig};
+use super::window::{Cut, Timeline, WindowConfig};
+use super::{Pending, Progress, Session};
 use crate::transcript::{Phrase, Recognition, Samples, Span, Word};
 
 /// How speech is packed.
@@ -206,6 +207,56 @@ impl Packer {
         let owned = Span::new(owned, seam.unwrap_or(end).max(owned));
         let pcm = pieces.into_iter().flat_map(|piece| piece.pcm).collect();
         Packed { pcm, parts, owned, first: begins.is_none(), last, done }
+    }
+}
+
+impl Session {
+    /// A silence of which some was lost is told between windows, so it ends one.
+    pub(super) fn start_packed(&mut self, at: Samples, utterance: u32) {
+        let room = |packer: &Packer| packer.has_room(self.judged, self.config.window.max);
+        if self.lost.any(Span::new(Samples(0), at)) || !self.packer.as_ref().is_some_and(room) {
+            self.cut_rest();
+        }
+        if !self.packer.as_ref().is_some_and(Packer::rests) {
+            self.pass_silence(at);
+        }
+        if let Some(packer) = &mut self.packer {
+            packer.start(&self.timeline, at, utterance);
+        }
+    }
+
+    /// Closes the window of a file that is being gathered.
+    pub(super) fn cut_rest(&mut self) {
+        if let Some(packed) = self.packer.as_mut().and_then(|packer| packer.rest(&self.timeline)) {
+            self.cut_packed(packed);
+        }
+    }
+
+    pub(super) fn cut_packed(&mut self, packed: Packed) {
+        let Packed { pcm, parts, owned, first, last, done } = packed;
+        let (start, end) = (parts[0].span.start, parts[parts.len() - 1].span.end);
+        let cut = Cut { heard: Span::new(start, end), owned };
+        let gaps = self.lost.take(owned);
+        let (id, utterance) = (self.new_id(), Some(parts[0].utterance));
+        let certain = self.certainty.cut(last);
+        let state = match self::owned(&parts, owned)[..] {
+            [] => Progress::Done(Ok(Recognition::default())),
+            _ => Progress::Waiting(pcm.into()),
+        };
+        self.covered = self.covered.max(owned.end);
+        self.windows.push_back(Pending {
+            id,
+            utterance,
+            cut,
+            parts,
+            certain,
+            first,
+            last,
+            done,
+            flushed: false,
+            gaps,
+            state,
+        });
     }
 }
 

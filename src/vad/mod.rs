@@ -102,8 +102,14 @@ mod tests {
             let gain = 10.0_f32.powf(decibels / 20.0);
             pcm.iter().map(|x| x * gain).collect()
         };
-        let noise = |n: u32| (n.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
-        let hiss: Vec<f32> = (0..5 * RATE).map(|n| 0.001 * noise(n)).collect();
+        let mut state = 1u32;
+        let mut noise = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let hiss: Vec<f32> = (0..5 * RATE).map(|_| 0.001 * noise()).collect();
         let hum: Vec<f32> = (0..5 * RATE)
             .map(|n| 0.003 * (std::f32::consts::TAU * 50.0 * n as f32 / RATE as f32).sin())
             .collect();

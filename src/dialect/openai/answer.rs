@@ -4,8 +4,6 @@
 //! other; all deltas joined are exactly the text of the last event, which is exactly the text of the plain body.
 //! Deliberately absent: the caption formats themselves, which the protocol crate shares with the clients.
 
-use std::io::Write as _;
-
 use serde::Serialize;
 use whisperwire_protocol::captions::{self, Caption};
 use whisperwire_protocol::form::{ResponseFormat, TranscriptionForm};
