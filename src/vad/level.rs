@@ -6,6 +6,9 @@ use super::{FRAME, Vad};
 /// How far the second one's frames are turned up: 24 dB.
 const GAIN: f32 = 16.0;
 
+/// Mean power below which a frame is the noise of a quiet room or line, and is not turned up: -60 dB.
+const FLOOR: f32 = 1e-6;
+
 /// Two detectors of one kind.
 pub(super) struct Leveled {
     plain: Box<dyn Vad>,
@@ -25,8 +28,9 @@ impl Vad for Leveled {
         // Not so far that it would be cut off, and distorted.
         let gain = if loudest * GAIN > 1.0 { 1.0 / loudest } else { GAIN };
         let turned_up = self.turned_up.probability(&frame.map(|x| x * gain));
+        let power = frame.iter().map(|x| x * x).sum::<f32>() / FRAME as f32;
         // What is loud is judged as it is.
-        if gain < GAIN { plain } else { plain.max(turned_up) }
+        if gain < GAIN || power < FLOOR { plain } else { plain.max(turned_up) }
     }
 
     fn certain(&self) -> Option<f32> {

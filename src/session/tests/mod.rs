@@ -9,7 +9,7 @@ mod properties;
 mod scripts;
 
 use super::*;
-use crate::transcript::{RATE, Word};
+use crate::transcript::{Gap, Phrase, RATE, Segment, Word};
 use crate::vad::VadKind;
 
 /// A recording whose words are known.
