@@ -6,18 +6,18 @@ use super::{FRAME, Vad};
 /// How far the second one's frames are turned up: 24 dB.
 const GAIN: f32 = 16.0;
 
-/// Mean power below which a frame is the noise of a quiet room or line, and is not turned up: -60 dB.
-const FLOOR: f32 = 1e-6;
-
 /// Two detectors of one kind.
 pub(super) struct Leveled {
     plain: Box<dyn Vad>,
     turned_up: Box<dyn Vad>,
+    floor: f32,
 }
 
 impl Leveled {
-    pub(super) fn new(detector: impl Fn() -> Box<dyn Vad>) -> Self {
-        Self { plain: detector(), turned_up: detector() }
+    /// Frames whose mean power is below `floor` are not turned up, where a detector takes the noise of a quiet room or
+    /// line for speech.
+    pub(super) fn new(detector: impl Fn() -> Box<dyn Vad>, floor: f32) -> Self {
+        Self { plain: detector(), turned_up: detector(), floor }
     }
 }
 
@@ -30,7 +30,7 @@ impl Vad for Leveled {
         let turned_up = self.turned_up.probability(&frame.map(|x| x * gain));
         let power = frame.iter().map(|x| x * x).sum::<f32>() / FRAME as f32;
         // What is loud is judged as it is.
-        if gain < GAIN || power < FLOOR { plain } else { plain.max(turned_up) }
+        if gain < GAIN || power < self.floor { plain } else { plain.max(turned_up) }
     }
 
     fn certain(&self) -> Option<f32> {

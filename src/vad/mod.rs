@@ -14,6 +14,9 @@ use self::level::Leveled;
 #[cfg(feature = "onnx")]
 pub use self::silero::Silero;
 
+/// The mean power of a quiet room: -60 dB.
+const QUIET_ROOM: f32 = 1e-6;
+
 /// Samples per frame: 32 ms at 16 kHz.
 pub const FRAME: usize = 512;
 
@@ -46,11 +49,11 @@ impl VadKind {
     /// Makes a detector for one stream.
     pub fn build(&self) -> Box<dyn Vad> {
         match self {
-            Self::Earshot => Box::new(Leveled::new(|| Box::new(earshot::Earshot::new()))),
-            Self::Webrtc => Box::new(Leveled::new(|| Box::new(webrtc::Webrtc::new()))),
+            Self::Earshot => Box::new(Leveled::new(|| Box::new(earshot::Earshot::new()), QUIET_ROOM)),
+            Self::Webrtc => Box::new(Leveled::new(|| Box::new(webrtc::Webrtc::new()), QUIET_ROOM)),
             Self::Energy => Box::new(energy::Energy),
             #[cfg(feature = "onnx")]
-            Self::Silero(silero) => Box::new(Leveled::new(|| silero.detector())),
+            Self::Silero(silero) => Box::new(Leveled::new(|| silero.detector(), 0.0)),
         }
     }
 }
@@ -126,7 +129,7 @@ mod tests {
     fn what_is_not_silero_is_refused() {
         for bytes in [&b""[..], b"hello", &[0x08, 0x07, 0x12, 0xff, 0xff, 0xff, 0x7f][..], &[0xff; 4096][..]]
         {
-            let refused = Silero::load(bytes).err().expect("is not a network");
+            let refused = Silero::load(bytes).expect_err("is not a network");
             assert!(refused.starts_with("it is not Silero's network"), "{refused}");
         }
     }

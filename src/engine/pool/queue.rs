@@ -301,10 +301,11 @@ impl State {
             return;
         }
         let (audio, wall) = (ran.audio.seconds(), wall.as_secs_f64());
-        if answer.is_ok() && ran.measured {
-            if let Some(cost) = self.ledgers[ran.ledger].costs.of(ran.effort) {
-                cost.note(audio, wall);
-            }
+        if answer.is_ok()
+            && ran.measured
+            && let Some(cost) = self.ledgers[ran.ledger].costs.of(ran.effort)
+        {
+            cost.note(audio, wall);
         }
         if !matches!(ran.purpose, Purpose::Window(_)) {
             return;
